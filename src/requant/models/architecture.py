@@ -1,0 +1,78 @@
+"""The description from which a network is built again."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from requant.errors import ConfigError
+from requant.models.suggest import did_you_mean
+
+# An archive from elsewhere chooses these numbers: bounds keep it from asking for all of the memory.
+MAX_CLASSES = 1_000_000
+IMAGE_SIZES = (8, 4096)
+MAX_WIDTH = 16.0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is needed to build the network again, without its weights (stored in every archive as JSON).
+
+    Attributes:
+        name: a name of `requant.models.registry.FAMILIES`, `torchvision:<name>` or `timm:<name>`.
+        classes: length of the output vector, at least 2.
+        channels: of the input images: 3 (RGB) or 1 (grey).
+        image_size: height and width of the input images, in pixels.
+        width: factor on the channel counts; only for the CIFAR forms and `vgg_small`.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of its range.
+    """
+
+    name: str
+    classes: int = 1000
+    channels: int = 3
+    image_size: int = 224
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"model.name must be the name of a network, not {self.name!r}")
+        _require_integer("classes", self.classes, 2, MAX_CLASSES)
+        _require_integer("channels", self.channels, 1, 3)
+        if self.channels == 2:
+            raise ConfigError("model.channels must be 3 (RGB) or 1 (grey), not 2")
+        _require_integer("image_size", self.image_size, *IMAGE_SIZES)
+        _require_width(self.width)
+
+    def to_dict(self) -> dict[str, str | int | float]:
+        """Plain values, fit for JSON; `from_dict` turns them back."""
+        return asdict(self) | {"width": float(self.width)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Architecture":
+        """The architecture that `to_dict` described.
+
+        Raises:
+            ConfigError: an unknown or missing key, or a value that the class refuses.
+        """
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"an architecture is a mapping with the key 'name', not {type(data).__name__}")
+        known = [field.name for field in fields(cls)]
+        for key in data:
+            if key not in known:
+                raise ConfigError(f"an architecture has no key {key!r}{did_you_mean(str(key), known)}")
+        if "name" not in data:
+            raise ConfigError("an architecture needs the key 'name': which network it is")
+        return cls(**data)
+
+
+def _require_integer(key: str, value: object, lowest: int, highest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise ConfigError(f"model.{key} must be an integer from {lowest} to {highest}, not {value!r}")
+
+
+def _require_width(value: object) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    # NaN fails the comparison.
+    if not number or not 0 < value <= MAX_WIDTH:  # type: ignore[operator]
+        raise ConfigError(f"model.width must be a number above 0 and up to {MAX_WIDTH:g}, not {value!r}")

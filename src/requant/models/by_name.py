@@ -1,0 +1,126 @@
+"""Any classifier of torchvision or timm, by its name there."""
+
+import importlib
+import math
+from collections.abc import Mapping
+from types import ModuleType
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from requant.errors import ConfigError, WeightsError
+from requant.models import published
+from requant.models.architecture import Architecture
+from requant.models.family import Family, per_channel
+from requant.models.suggest import did_you_mean
+from requant.preprocessing import Preprocessing
+
+
+def _name(architecture: Architecture) -> str:
+    """The name without its `torchvision:` or `timm:`."""
+    return architecture.name.partition(":")[2]
+
+
+def _torchvision_name(architecture: Architecture) -> str:
+    name = _name(architecture)
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise ConfigError(f"torchvision has no classifier {name!r}{did_you_mean(name, known)}")
+    return name
+
+
+def _build_torchvision(architecture: Architecture) -> nn.Module:
+    name = _torchvision_name(architecture)
+    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=architecture.classes)
+    return _checked(model, architecture)
+
+
+def _torchvision_preprocessing(architecture: Architecture) -> Preprocessing:
+    weights = torchvision.models.get_model_weights(_torchvision_name(architecture)).DEFAULT
+    return published.preprocessing_of(weights, architecture.image_size)
+
+
+def _torchvision_imagenet(architecture: Architecture) -> Mapping[str, Tensor]:
+    return published.download(
+        torchvision.models.get_model_weights(_torchvision_name(architecture)).DEFAULT, architecture
+    )
+
+
+def _timm() -> ModuleType:
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise ConfigError(f"timm:<name> needs the package timm: pip install 'requant[models]' ({error})") from error
+
+
+def _timm_name(architecture: Architecture) -> str:
+    """A name of timm's, with or without the tag of its weights (`<name>.<tag>`)."""
+    timm, name = _timm(), _name(architecture)
+    plain = name.partition(".")[0]
+    if not timm.is_model(plain):
+        raise ConfigError(f"timm has no model {plain!r}{did_you_mean(plain, timm.list_models())}")
+    tagged = timm.list_pretrained(f"{plain}.*")
+    if name != plain and name not in tagged:
+        raise ConfigError(f"timm has no weights {name!r}{did_you_mean(name, tagged)}")
+    return name
+
+
+def _build_timm(architecture: Architecture) -> nn.Module:
+    model: nn.Module = _timm().create_model(
+        _timm_name(architecture), num_classes=architecture.classes, in_chans=architecture.channels
+    )
+    return _checked(model, architecture)
+
+
+def _timm_preprocessing(architecture: Architecture) -> Preprocessing:
+    timm, name = _timm(), _timm_name(architecture)
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    return Preprocessing(
+        size=architecture.image_size,
+        resize=max(architecture.image_size, math.floor(architecture.image_size / config["crop_pct"])),
+        mean=per_channel(tuple(config["mean"]), architecture.channels),
+        std=per_channel(tuple(config["std"]), architecture.channels),
+        interpolation=config["interpolation"],
+    )
+
+
+def _timm_imagenet(architecture: Architecture) -> Mapping[str, Tensor]:
+    timm, name = _timm(), _timm_name(architecture)
+    try:
+        # With its own number of classes: timm would fill a head of any other with random values.
+        model: nn.Module = timm.create_model(name, pretrained=True, in_chans=architecture.channels)
+    except Exception as error:  # timm's hub, its cache and its HTTP client each raise their own
+        raise WeightsError(f"cannot get the weights of timm:{name}: {error}; give the path of a copy") from error
+    return model.state_dict()
+
+
+def _checked(model: nn.Module, architecture: Architecture) -> nn.Module:
+    """The model, if it maps images to one vector of `classes` logits in evaluation and in training."""
+    if getattr(model, "aux_logits", False):
+        raise ConfigError(f"{architecture.name} puts out auxiliary logits in training: take another network")
+    shape = _output_shape(model, architecture)
+    if shape != (1, architecture.classes):
+        raise ConfigError(
+            f"{architecture.name} puts out {shape or 'no tensor'} for one image, not (1, {architecture.classes}): "
+            "only classifiers of images can be compressed here"
+        )
+    return model
+
+
+def _output_shape(model: nn.Module, architecture: Architecture) -> tuple[int, ...]:
+    size = architecture.image_size
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad():
+            output = model.eval()(torch.zeros(1, architecture.channels, size, size, device=device))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"{architecture.name} does not take images of {architecture.channels} x {size} x {size}: {error}; "
+            "set model.image_size and model.channels to what it was made for"
+        ) from error
+    return tuple(output.shape) if isinstance(output, Tensor) else ()
+
+
+TORCHVISION = Family(_build_torchvision, _torchvision_preprocessing, imagenet=_torchvision_imagenet)
+TIMM = Family(_build_timm, _timm_preprocessing, imagenet=_timm_imagenet, grey=True)

@@ -1,0 +1,73 @@
+"""All networks by name."""
+
+import torch
+from torch import Tensor, nn
+
+from requant.errors import ConfigError
+from requant.models.architecture import Architecture
+from requant.models.by_name import TIMM, TORCHVISION
+from requant.models.efficientnet import EFFICIENTNET_LITE0
+from requant.models.family import Family
+from requant.models.resnet import RESNET50, RESNET50_CIFAR
+from requant.models.suggest import did_you_mean
+from requant.models.vgg import VGG16, VGG16_CIFAR, VGG_SMALL
+from requant.preprocessing import Preprocessing
+
+FAMILIES = {
+    "vgg16": VGG16,
+    "resnet50": RESNET50,
+    "vgg16_cifar": VGG16_CIFAR,
+    "resnet50_cifar": RESNET50_CIFAR,
+    "efficientnet_lite0": EFFICIENTNET_LITE0,
+    "vgg_small": VGG_SMALL,
+}
+LIBRARIES = {"torchvision": TORCHVISION, "timm": TIMM}
+
+
+def build(architecture: Architecture) -> nn.Module:
+    """The network, freshly initialised from torch's global generator, in evaluation mode.
+
+    Raises:
+        ConfigError: an unknown name (the message has the nearest), a missing package, or a setting that this
+            network does not have.
+    """
+    return family(architecture).build(architecture).eval()
+
+
+def preprocessing(architecture: Architecture) -> Preprocessing:
+    """What the network expects of its input images.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    return family(architecture).preprocessing(architecture)
+
+
+def example_input(architecture: Architecture) -> Tensor:
+    """Zeros of the shape of one input image: (1, channels, size, size)."""
+    return torch.zeros(1, architecture.channels, architecture.image_size, architecture.image_size)
+
+
+def family(architecture: Architecture) -> Family:
+    """What is known of the network of this name, its settings checked.
+
+    Raises:
+        ConfigError: an unknown name, or a width or channel count that this network does not have.
+    """
+    found = _find(architecture.name)
+    if architecture.width != 1 and not found.scalable:
+        raise ConfigError(f"{architecture.name} has one width: set model.width=1, not {architecture.width:g}")
+    if architecture.channels != 3 and not found.grey:
+        raise ConfigError(f"{architecture.name} takes RGB images: set model.channels=3, not {architecture.channels}")
+    return found
+
+
+def _find(name: str) -> Family:
+    library, colon, _ = name.partition(":")
+    if colon and library in LIBRARIES:
+        return LIBRARIES[library]
+    if name in FAMILIES:
+        return FAMILIES[name]
+    raise ConfigError(
+        f"there is no network {name!r}{did_you_mean(name, FAMILIES)} (others: torchvision:<name>, timm:<name>)"
+    )

@@ -1,0 +1,102 @@
+"""Weights: loaded into a network after every check, saved in one piece, identified."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from requant.errors import WeightsError
+from requant.models.architecture import Architecture
+from requant.models.registry import family
+from requant.models.state import read_state, require_fit
+
+
+def load_weights(model: nn.Module, weights: str, architecture: Architecture) -> None:
+    """Fill `model` in place; nothing is changed unless all of it fits.
+
+    Args:
+        model: the network that `architecture` describes.
+        weights: "none" (leave it as it is), "imagenet" (the published weights: torchvision's IMAGENET1K_V1 for vgg16
+            and resnet50), or the path of a state dict (.safetensors, .pt, .pth), at any floating-point precision.
+        architecture: what the weights are for.
+
+    Raises:
+        WeightsError: no such weights, a file that is unreadable or holds more than tensors, missing or unexpected
+            tensors, other shapes, or values that are not finite in the model's precision.
+    """
+    if weights == "none":
+        return
+    state = _imagenet(architecture) if weights == "imagenet" else read_state(weights)
+    require_fit(state, model, f"{weights} (for {architecture.name})")
+    # Not strict: the counters of batch norm may be missing, as in files of old versions of PyTorch.
+    model.load_state_dict(dict(state), strict=False)
+
+
+def _imagenet(architecture: Architecture) -> Mapping[str, Tensor]:
+    published = family(architecture).imagenet
+    if published is None:
+        raise WeightsError(f"{architecture.name} has no ImageNet weights: set weights to a file's path, or to none")
+    return published(architecture)
+
+
+def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> str:
+    """Write the state dict as safetensors: whole or not at all, the same bytes for the same weights and metadata.
+
+    Args:
+        path: the file to write; its folder is made.
+        model: its parameters and buffers are stored under their names.
+        metadata: free text under names, stored in the file's header.
+
+    Returns:
+        The sha256 of the file, in hexadecimal.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # Clones, as safetensors refuses tensors that share memory or are not contiguous.
+        tensors = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in model.state_dict().items()
+        }
+        safetensors.torch.save_file(tensors, temporary, metadata=dict(metadata))
+        digest = _finish(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest
+
+
+def _finish(path: Path) -> str:
+    """Put the header in order, bring the file to the disk, return its sha256."""
+    with path.open("rb+") as file:
+        _sort_header(file)
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sort_header(file: BinaryIO) -> None:
+    """Sort the metadata, which safetensors writes in random order: the same weights are to make the same file."""
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+    ordered = json.dumps(header, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    assert len(ordered) <= length
+    file.seek(8)
+    file.write(ordered.ljust(length))
+
+
+def checksum(model: nn.Module) -> str:
+    """A network's identity: the sha256, in hexadecimal, over the names, types, shapes and bytes of its state dict."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # As bytes, since numpy has no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,20 @@
+"""Labelled and unlabeled images, in batches a network takes as they are."""
+
+from requant.data.fingerprints import fingerprint
+from requant.data.loading import loader
+from requant.data.protocols import LabelledImages, Split, UnlabeledImages
+from requant.data.sampler import EpochSampler
+from requant.data.sources import classes, has_training_images, labelled, unlabeled
+
+__all__ = [
+    "EpochSampler",
+    "LabelledImages",
+    "Split",
+    "UnlabeledImages",
+    "classes",
+    "fingerprint",
+    "has_training_images",
+    "labelled",
+    "loader",
+    "unlabeled",
+]

@@ -1,0 +1,22 @@
+"""A folder's identity without its place: the same files elsewhere are the same data."""
+
+import hashlib
+from pathlib import Path
+
+from requant.data.files import files_below
+from requant.errors import DataError
+
+
+def fingerprint(root: str) -> str:
+    """SHA-256 (hex) over the sorted relative paths and byte sizes of the files under `root`, or of one file.
+
+    Raises:
+        DataError: nothing is there.
+    """
+    path = Path(root)
+    if not path.exists():
+        raise DataError(f"there is no file or folder {root}; check the path")
+    files = [path] if path.is_file() else files_below(path)
+    base = path.parent if path.is_file() else path
+    entries = sorted((file.relative_to(base).as_posix(), file.stat().st_size) for file in files)
+    return hashlib.sha256(repr(entries).encode()).hexdigest()

@@ -1,0 +1,57 @@
+"""Batches of a data set, through torch's DataLoader."""
+
+from typing import Any, TypeVar, cast
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from requant.data.protocols import LabelledImages, UnlabeledImages
+from requant.data.sampler import EpochSampler
+from requant.errors import ConfigError
+
+Batch = TypeVar("Batch")
+
+
+def loader(
+    dataset: LabelledImages | UnlabeledImages,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    seed: int = 0,
+    workers: int = 0,
+    drop_last: bool = False,
+) -> DataLoader[Any]:
+    """Batches of `batch_size` images (on each process of a distributed run); neither reads nor moves the global seed.
+
+    Args:
+        dataset: from `labelled` or `unlabeled`.
+        batch_size: images a batch, on each process.
+        shuffle: a new order each epoch, equally many items on every process: for training. Without it every item comes
+            exactly once, in order: for evaluation.
+        seed: of the order.
+        workers: processes that prepare batches beside this one; the result does not depend on it.
+        drop_last: leave out a last batch that is not full.
+
+    Raises:
+        ConfigError: a batch size or number of workers that is too small, or no batch at all.
+    """
+    if batch_size < 1 or workers < 0:
+        raise ConfigError(f"batch_size is {batch_size} and workers {workers}; set at least 1 and at least 0")
+    sampler = EpochSampler(len(dataset), shuffle, seed, drop_last_uneven=shuffle)
+    if drop_last and len(sampler) < batch_size:
+        raise ConfigError(f"{len(sampler)} images do not fill one batch of {batch_size}; set a smaller batch_size")
+    return DataLoader(
+        cast("Dataset[Any]", dataset),
+        batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        drop_last=drop_last,
+        collate_fn=_as_it_is,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(0),  # else every epoch draws from the global generator
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

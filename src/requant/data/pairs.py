@@ -1,0 +1,37 @@
+"""Images and their labels."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from requant.data.protocols import UnlabeledImages
+
+
+class LabelledPairs:
+    """Images with the class index of each, int64 (N,)."""
+
+    def __init__(self, images: UnlabeledImages, labels: Tensor) -> None:
+        assert len(images) == len(labels), f"{len(images)} images, {len(labels)} labels"
+        self.images = images
+        self.labels = labels
+
+    @property
+    def fixed(self) -> bool:
+        """True when an item's pixels do not depend on the epoch."""
+        return self.images.fixed
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Files that could not be read."""
+        return self.images.skipped
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index % len(self)]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        items = torch.as_tensor(indices, dtype=torch.int64) % len(self)
+        return self.images.__getitems__(indices), self.labels[items]

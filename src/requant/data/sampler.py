@@ -1,0 +1,58 @@
+"""The order in which a run visits its images, the same for one process and for many."""
+
+from collections.abc import Iterator
+
+import torch.distributed
+from torch.utils.data import Sampler
+
+from requant.data.randomness import permutation
+
+
+class EpochSampler(Sampler[int]):
+    """Yields `epoch * length + item`: the epoch travels in the index, and the data set needs no other clock.
+
+    The ranks of a distributed run take every world-th item of the one order, so that the union of their b-th batches is
+    a single process's b-th batch of world times the size. Rank and world size are asked for when iteration starts.
+
+    Args:
+        length: number of items.
+        shuffle: a new order each epoch. Without it items come in order, and always as epoch 0.
+        seed: of the orders.
+        drop_last_uneven: leave out up to world - 1 items at the end, so that all ranks take equally many steps.
+            Without it nothing is left out or repeated, and ranks may differ by one item: for exact counts.
+    """
+
+    def __init__(self, length: int, shuffle: bool, seed: int = 0, drop_last_uneven: bool = False) -> None:
+        self.length = length
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last_uneven = drop_last_uneven
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the random choices of the next iteration; Lightning calls it."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order()[self._share()])
+
+    def __len__(self) -> int:
+        return len(range(self.length)[self._share()])
+
+    def _order(self) -> list[int]:
+        if not self.shuffle:
+            return list(range(self.length))
+        order: list[int] = (self.epoch * self.length + permutation(self.length, self.seed, self.epoch)).tolist()
+        return order
+
+    def _share(self) -> slice:
+        rank, world = _place()
+        stop = self.length - self.length % world if self.drop_last_uneven else self.length
+        return slice(rank, stop, world)
+
+
+def _place() -> tuple[int, int]:
+    """Rank, and number of processes."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

@@ -1,0 +1,158 @@
+"""Sets of images by name."""
+
+import difflib
+import warnings
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from requant.data import cifar10, cifar100, digits, imagenet, mnist5k, photos, stl10, svhn
+from requant.data.arrays import AUGMENTATIONS, ArrayImages
+from requant.data.crops import RandomCrops, check_crops
+from requant.data.files import images_below
+from requant.data.pairs import LabelledPairs
+from requant.data.pictures import MemoryPictures, Pictures, open_pictures
+from requant.data.pixels import interpolation
+from requant.data.protocols import LabelledImages, Split, UnlabeledImages
+from requant.data.randomness import chosen
+from requant.errors import ConfigError
+from requant.preprocessing import Preprocessing
+
+_CLASSES = {"mnist5k": mnist5k.CLASSES, "cifar10": cifar10.CLASSES, "imagenet": imagenet.CLASSES}
+_SMALL_IMAGES: dict[str, Callable[[str | None], Tensor]] = {
+    "digits": lambda _: digits.read_images(),
+    "cifar10": lambda root: cifar10.read("train", root)[0],
+    "cifar100": cifar100.read_images,
+    "stl10": stl10.read_images,
+    "svhn": svhn.read_images,
+    "mnist5k": lambda _: mnist5k.read("train")[0],
+}
+_UNLABELED = (*_SMALL_IMAGES, "folder", "photos")
+_EMBEDDED = ("digits", "mnist5k", "photos")
+_CROPS_A_PHOTOGRAPH = 10
+
+
+def labelled(
+    name: str,
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    root: str | None = None,
+    train_root: str | None = None,
+    augment: str = "none",
+    limit: int | None = None,
+    seed: int = 0,
+) -> LabelledImages:
+    """Images with their class indices.
+
+    Args:
+        name: `mnist5k`, `cifar10` or `imagenet`.
+        split: `train` or `test`.
+        preprocessing: what the network expects.
+        root: where the data lie; imagenet: the validation tree. cifar10 without it: the cache, else a download.
+        train_root: imagenet's training tree.
+        augment: of training images: `none`, `shift` (by up to an eighth of the size; imagenet: random-resized crops),
+            or `flip_shift` (half of them mirrored as well).
+        limit: the first so many of a fixed order in which classes are mixed.
+        seed: of the augmentation.
+
+    Raises:
+        ConfigError: a name or setting that does not exist or does not apply.
+        DataError: the images are missing or not what they should be.
+    """
+    _check_name(name, _CLASSES, "data.name")
+    _check_name(split, ("train", "test"), "the split")
+    _check_name(augment, AUGMENTATIONS, "augment")
+    _check_shared(name, root, limit, preprocessing, "data")
+    if split == "test" and augment != "none":
+        raise ConfigError(f"augment is {augment!r} for test images, which are measured as they are; set none")
+    if name == "imagenet":
+        where = (root, "data.root") if split == "test" else (train_root, "data.train_root")
+        return imagenet.open_tree(*where, preprocessing, augment, limit, seed)
+    pixels, labels = mnist5k.read(split) if name == "mnist5k" else cifar10.read(split, root)
+    return LabelledPairs(ArrayImages(_limited(pixels, limit), preprocessing, augment, seed), _limited(labels, limit))
+
+
+def classes(name: str) -> int:
+    """Number of classes of a labelled set."""
+    _check_name(name, _CLASSES, "data.name")
+    return _CLASSES[name]
+
+
+def has_training_images(name: str, train_root: str | None) -> bool:
+    """Whether `labelled(name, "train", ...)` has something to open."""
+    _check_name(name, _CLASSES, "data.name")
+    return name != "imagenet" or train_root is not None
+
+
+def unlabeled(
+    name: str,
+    preprocessing: Preprocessing,
+    *,
+    root: str | None = None,
+    crops: int | None = None,
+    scale: tuple[float, float] = (0.08, 1.0),
+    flip: bool = True,
+    fresh: bool = False,
+    limit: int | None = None,
+    seed: int = 0,
+) -> UnlabeledImages:
+    """Images without labels: whole (sets of small images, by default) or random crops of them.
+
+    Args:
+        name: `digits`, `cifar10`, `cifar100`, `stl10`, `svhn`, `mnist5k` (small images), `folder` or `photos`.
+        preprocessing: what the network expects.
+        root: where the data lie; without it: the cache, else a download. `folder` needs it.
+        crops: items an epoch, each a random crop; None: small images whole, ten crops a photograph.
+        scale: least and greatest share of the image's area that a crop has.
+        flip: mirror half of the crops.
+        fresh: new crops each epoch; without it an item is the same in every epoch.
+        limit: so many images of a fixed order, and at most so many crops.
+        seed: of the crops.
+
+    Raises:
+        ConfigError: a name or setting that does not exist or does not apply.
+        DataError: the images are missing or cannot be read.
+    """
+    _check_name(name, _UNLABELED, "unlabeled.name")
+    _check_shared(name, root, limit, preprocessing, "unlabeled")
+    check_crops(crops, scale)
+    if name in _SMALL_IMAGES:
+        pixels = _limited(_SMALL_IMAGES[name](root), limit)
+        if crops is None:
+            if fresh:
+                warnings.warn(f"fresh is ignored: {name} is used whole; set crops for new crops", stacklevel=2)
+            return ArrayImages(pixels, preprocessing)
+        pictures: Pictures = MemoryPictures(pixels)
+    else:
+        pictures = _photographs(name, root, limit, preprocessing.channels)
+    items = min(crops or _CROPS_A_PHOTOGRAPH * len(pictures), limit or crops or _CROPS_A_PHOTOGRAPH * len(pictures))
+    return RandomCrops(pictures, preprocessing, crops=items, scale=scale, flip=flip, fresh=fresh, seed=seed)
+
+
+def _photographs(name: str, root: str | None, limit: int | None, channels: int) -> Pictures:
+    if name == "folder" and root is None:
+        raise ConfigError("unlabeled.name=folder needs a folder; set unlabeled.root=<folder of images>")
+    paths = images_below(Path(root)) if root is not None else photos.paths()
+    return open_pictures([paths[place] for place in chosen(len(paths), limit)], channels)
+
+
+def _limited(values: Tensor, limit: int | None) -> Tensor:
+    return values if limit is None else values[torch.from_numpy(chosen(len(values), limit))]
+
+
+def _check_name(name: str, known: Collection[str], setting: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean {near[0]}?" if near else "set one of these"
+        raise ConfigError(f"{setting} is {name!r}; {advice} There is: {', '.join(sorted(known))}")
+
+
+def _check_shared(name: str, root: str | None, limit: int | None, preprocessing: Preprocessing, setting: str) -> None:
+    interpolation(preprocessing)
+    if limit is not None and limit < 1:
+        raise ConfigError(f"{setting}.limit is {limit}; set at least 1, or leave it out")
+    if root is not None and name in _EMBEDDED:
+        raise ConfigError(f"{name} comes with the packages and has no folder; leave {setting}.root out")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from requant.clustering import METHODS
 from requant.errors import PlanError
 from requant.kinds import KINDS
+from requant.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from requant.layers import TensorInfo
@@ -62,7 +63,7 @@ class Rule:
         known = [field.name for field in fields(cls)]
         for key in data:
             if key not in known:
-                raise PlanError(f"rule {position} has an unknown key {key!r}{_nearest(key, known)}")
+                raise PlanError(f"rule {position} has an unknown key {key!r}{did_you_mean(key, known)}")
         if "centroids" not in data:
             raise PlanError(f"rule {position} ({dict(data)}) lacks centroids: add how many, 1 to {MAX_CENTROIDS}")
         settings: dict[str, Any] = dict(data)
@@ -188,9 +189,4 @@ def _what_there_is(rule: Rule, tensors: Sequence[TensorInfo]) -> str:
 
 
 def _unknown(what: str, value: str, known: Sequence[str]) -> str:
-    return f"there is no {what} {value!r}{_nearest(value, known)}"
-
-
-def _nearest(value: object, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(value), known, 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    return f"there is no {what} {value!r}{did_you_mean(value, known)}"

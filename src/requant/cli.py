@@ -1,0 +1,84 @@
+"""The command line: errors of the user's are one message that says what to do, not a traceback."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from requant.config import all_keys
+from requant.errors import UserError
+
+stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def main(entry: Callable[[], Any]) -> int:
+    """Call Hydra's entry point; returns the exit code: 0, 2 for the user's errors, 130 for Ctrl-C."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a traceback of its own
+    try:
+        entry()
+    except KeyboardInterrupt:
+        stderr.print("Interrupted. The same command goes on from the last finished epoch.")
+        return 130
+    except UserError as error:
+        stderr.print(f"[bold red]Error:[/] {_escape(str(error))}")
+        return 2
+    except (HydraException, OmegaConfBaseException) as error:
+        stderr.print(f"[bold red]Error in the settings:[/] {_escape(explain(error, sys.argv[1:]))}")
+        return 2
+    return 0
+
+
+def explain(error: Exception, overrides: list[str]) -> str:
+    """What is wrong, without Hydra's plumbing, and the nearest right key or option."""
+    cause = list(_causes(error))[-1]
+    if isinstance(cause, UserError):
+        return str(cause)
+    text = str(cause)
+    if option := _OPTION.search(text):
+        return _wrong_option(option.group(1), option.group(2), text)
+    wrong = [o for o in overrides if _key(o) and _key(o) not in all_keys() and not _for_hydra(_key(o))]
+    if wrong:
+        hints = [f"{_key(o)!r} is no setting{_nearest(_key(o), all_keys())}" for o in wrong]
+        return "\n".join([*hints, _HELP])
+    where = re.search(r"full_key: (\S+)", text)
+    return "\n".join([f"{where.group(1)}: {text.splitlines()[0]}" if where else text.splitlines()[0], _HELP])
+
+
+_OPTION = re.compile(r"(?:Could not find|Could not override|In '[^']*': Could not find) '([\w@]+)/([^']+)'")
+_HELP = "python run.py --help lists the groups; python run.py --cfg job shows every setting."
+
+
+def _wrong_option(group: str, option: str, text: str) -> str:
+    options = re.findall(r"^[\t ]+([\w.-]+)$", text.split("Available options", 1)[-1].split("Config search path")[0], re.M)
+    return f"{group}={option} is no option{_nearest(option, options)} Options: {', '.join(options)}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__
+
+
+def _key(override: str) -> str:
+    found = re.match(r"^[+~]{0,2}([\w./@]+)=?", override)
+    return found.group(1) if found and not override.startswith("-") else ""
+
+
+def _for_hydra(key: str) -> bool:
+    return key.startswith("hydra") or "@" in key
+
+
+def _nearest(key: str, keys: list[str]) -> str:
+    near = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else "."
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,263 @@
+"""The settings of a run, documented and checked: what conf/*.yaml is composed into, and nothing below `app` sees."""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from requant.errors import ConfigError
+from requant.recipe import Recipe, choice, positive
+
+
+def _aside(default: Any) -> Any:
+    """Mark a setting that cannot change a run's result: it stays out of the settings hash."""
+    return field(default=default, metadata={"aside": True})
+
+
+@dataclass
+class ModelConfig:
+    """The network to compress."""
+
+    name: str = MISSING
+    """vgg16, resnet50, vgg16_cifar, resnet50_cifar, efficientnet_lite0, vgg_small, torchvision:<name>, timm:<name>."""
+    classes: int = 1000
+    channels: int = 3
+    """1 (grey) or 3 (RGB)."""
+    image_size: int = 224
+    """Height and width of the network's input, pixels."""
+    width: float = 1.0
+    """Factor on the channel counts (CIFAR forms and vgg_small)."""
+    weights: str = "none"
+    """imagenet, trained (by `teacher`'s recipe on `data`, on first use), none (random), or a file."""
+    quantize: str = ""
+    """The layers whose weights the plan `paper` clusters, e.g. 14-15."""
+
+    def __post_init__(self) -> None:
+        positive(**{"model.classes": self.classes, "model.image_size": self.image_size, "model.width": self.width})
+
+
+@dataclass
+class TeacherConfig(Recipe):
+    """How the teacher is trained where model.weights=trained."""
+
+    augment: str = "none"
+    """Of the training images: none, shift, flip_shift."""
+    label_smoothing: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("teacher.augment", self.augment, ("none", "shift", "flip_shift"))
+
+
+@dataclass
+class RetrainConfig(Recipe):
+    """How the quantized network is retrained."""
+
+    method: str = "proposed"
+    """proposed (match the teacher on unlabeled images), conventional (labels), none."""
+    trainable: str = "all"
+    """all (everything not quantized) or last_layer (of that, what belongs to the last layer)."""
+    loss: str = "kl"
+    """Between output vectors: kl, mse (on probabilities), ce (against the teacher's probabilities)."""
+    temperature: float = 1.0
+    statistics: str = "update"
+    """Batch norm's running mean and variance during retraining: update or keep (normalise with them)."""
+    teacher_outputs: str = "once"
+    """once (computed before the first epoch where the images are the same in every epoch) or live."""
+    augment: str = "none"
+    """conventional: of the training images: none, shift, flip_shift."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("retrain.method", self.method, ("proposed", "conventional", "none"))
+        choice("retrain.trainable", self.trainable, ("all", "last_layer"))
+        choice("retrain.loss", self.loss, ("kl", "mse", "ce"))
+        choice("retrain.statistics", self.statistics, ("update", "keep"))
+        choice("retrain.teacher_outputs", self.teacher_outputs, ("once", "live"))
+        positive(**{"retrain.temperature": self.temperature})
+
+
+@dataclass
+class DataConfig:
+    """The labelled images: the test set, and the training set where a step needs it."""
+
+    name: str = MISSING
+    """mnist5k, cifar10, imagenet."""
+    root: str | None = None
+    """Folder of the data (imagenet: the validation tree); null: the cache, else a download."""
+    train_root: str | None = None
+    """imagenet: the training tree, for conventional retraining."""
+    limit: int | None = None
+    """Use only so many test images."""
+    train_limit: int | None = None
+    """Use only so many training images."""
+    batch_size: int = _aside(250)
+    """Images a step of an evaluation."""
+    workers: int = _aside(0)
+    """Processes that prepare images; 0: the main one."""
+
+    def __post_init__(self) -> None:
+        positive(**{"data.batch_size": self.batch_size, "data.limit": self.limit, "data.train_limit": self.train_limit})
+
+
+@dataclass
+class UnlabeledConfig:
+    """The images of the proposed retraining."""
+
+    name: str = MISSING
+    """digits, folder, photos, cifar10, cifar100, stl10, svhn, mnist5k."""
+    root: str | None = None
+    """Folder of the images or of the data set."""
+    crops: int | None = None
+    """Crops an epoch; null: each image whole (sets of small images), or ten crops a photograph."""
+    scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
+    """Smallest and largest area of a crop, as fractions of the image's."""
+    flip: bool = True
+    fresh: bool = False
+    """New crops in every epoch (the teacher's outputs are then computed live)."""
+    limit: int | None = None
+    """Use only so many images."""
+
+    def __post_init__(self) -> None:
+        positive(**{"unlabeled.crops": self.crops, "unlabeled.limit": self.limit})
+        if len(self.scale) != 2:
+            raise ConfigError(f"unlabeled.scale={self.scale}: give two numbers, e.g. [0.08,1.0]")
+
+
+@dataclass
+class PlanConfig:
+    """Which tensors get how many centroids: the first rule that matches a tensor decides."""
+
+    rules: list[Any] = MISSING
+    """Each {layers: "14-15", kind: weight, name: <regex>, centroids: 32, method: kmeans}, of which one of
+    layers, kind, name at least."""
+
+
+@dataclass
+class ClusteringConfig:
+    """How values are grouped."""
+
+    method: str = "kmeans"
+    """equal_population (the paper's), kmeans, linear."""
+
+
+@dataclass
+class StorageConfig:
+    """How the compressed network is stored."""
+
+    method: str = "packed"
+    """gzip (the paper's) or packed."""
+
+
+@dataclass
+class TrainerConfig:
+    """What it runs on."""
+
+    accelerator: str = _aside("cpu")
+    devices: int = _aside(1)
+    num_nodes: int = _aside(1)
+    strategy: str = _aside("auto")
+    sync_batchnorm: bool = False
+    precision: str = "32-true"
+    threads: int | None = _aside(None)
+    """CPU threads; null: torch's choice."""
+
+
+@dataclass
+class LoggerConfig:
+    """Where curves go, beside result.json."""
+
+    name: str = _aside("csv")
+    """csv or wandb (csv is written in either case)."""
+    project: str = _aside("requant")
+    mode: str = _aside("offline")
+    """wandb's mode: offline, online, disabled."""
+
+    def __post_init__(self) -> None:
+        choice("logger.name", self.name, ("csv", "wandb"))
+        choice("logger.mode", self.mode, ("offline", "online", "disabled"))
+
+
+@dataclass
+class Config:
+    """All settings of one run."""
+
+    task: str = "compress"
+    """compress, or teacher (only train and keep the teacher)."""
+    centroids: Any = 8
+    """k: clusters a tensor, where a rule says ${centroids}."""
+    seed: int = 0
+    name: str = _aside("default")
+    """The experiment's name: the first folder under `out`."""
+    model: ModelConfig = MISSING
+    teacher: TeacherConfig = MISSING
+    data: DataConfig = MISSING
+    unlabeled: UnlabeledConfig = MISSING
+    plan: PlanConfig = MISSING
+    clustering: ClusteringConfig = MISSING
+    storage: StorageConfig = MISSING
+    retrain: RetrainConfig = MISSING
+    baseline: RetrainConfig = MISSING
+    trainer: TrainerConfig = MISSING
+    logger: LoggerConfig = MISSING
+    force: bool = _aside(False)
+    """Start over although a result or a checkpoint is there."""
+    out: str = _aside("outputs")
+    """The folder for runs."""
+
+    def __post_init__(self) -> None:
+        choice("task", self.task, ("compress", "teacher"))
+        if not isinstance(self.centroids, int) or not 1 <= self.centroids <= 256:
+            raise ConfigError(
+                f"centroids={self.centroids}: must be a whole number from 1 to 256; "
+                "several make a sweep: python run.py -m centroids=8,16,32"
+            )
+        if self.baseline.method == "proposed":
+            raise ConfigError("baseline.method=proposed: the baseline is conventional or none; set retrain=proposed")
+
+
+def register() -> None:
+    """Give Hydra the schema, so that a wrong key or type fails while the config is composed."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def parse(config: DictConfig) -> Config:
+    """Resolve and check a composed config. Raises ConfigError."""
+    settings = OmegaConf.to_object(config)
+    assert isinstance(settings, Config)
+    return settings
+
+
+def result_settings(settings: Any) -> dict[str, Any]:
+    """The settings that can change a result, as plain nested values (those marked aside left out)."""
+    return {
+        f.name: _plain(getattr(settings, f.name)) for f in fields(settings) if not f.metadata.get("aside", False)
+    }
+
+
+def all_settings(settings: Any) -> dict[str, Any]:
+    """Every setting, as plain nested values."""
+    return {
+        f.name: all_settings(value) if is_dataclass(value := getattr(settings, f.name)) else value
+        for f in fields(settings)
+    }
+
+
+def _plain(value: Any) -> Any:
+    return result_settings(value) if is_dataclass(value) else value
+
+
+def all_keys() -> list[str]:
+    """Every key that can be set on the command line: groups and settings, dotted."""
+    return _keys(Config, "") + ["experiment"]
+
+
+def _keys(schema: Any, prefix: str) -> list[str]:
+    keys: list[str] = []
+    for f in fields(schema):
+        keys.append(prefix + f.name)
+        if isinstance(f.type, type) and is_dataclass(f.type):
+            keys += _keys(f.type, f"{prefix}{f.name}.")
+    return keys

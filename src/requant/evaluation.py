@@ -1,0 +1,85 @@
+"""Exact counts: how often a network is right, and how far it is from its teacher."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from requant.errors import DataError
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Counts over n images, and fractions of n. Distances from the teacher are None where no teacher was given."""
+
+    n: int
+    correct: int
+    top1: float
+    top5: float
+    worst_class: dict[str, float]
+    """The class with the lowest top-1 among those present: {class, correct, n, top1}."""
+    agreement: float | None = None
+    """The fraction of images on which student and teacher name the same class."""
+    kl: float | None = None
+    """Mean KL(teacher || student) of the class probabilities, nats."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As result.json holds it."""
+        return asdict(self)
+
+
+def evaluate(model: nn.Module, batches: Batches, teacher: nn.Module | None = None) -> Accuracy:
+    """Measure `model` on batches of (images, labels); with a teacher also how well it agrees with it.
+
+    The models are used in eval mode, on the device they are on, and left in the mode they were in.
+    """
+    batches = list(batches) if teacher is not None else batches
+    logits_NC, labels_N = outputs(model, batches)
+    return score(logits_NC, labels_N, None if teacher is None else outputs(teacher, batches)[0])
+
+
+@torch.inference_mode()
+def outputs(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
+    """The logits (N, C) of `model` and the labels (N,) over all batches, on the CPU, in float32."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    pairs = [(model(images.to(device)).float().cpu(), labels.cpu()) for images, labels in batches]
+    model.train(was_training)
+    if not pairs:
+        raise DataError("no images to measure on: the test set is empty")
+    return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
+
+
+def score(logits_NC: Tensor, labels_N: Tensor, teacher_NC: Tensor | None = None) -> Accuracy:
+    """Counts and distances from logits. Ties go to the lower class index, in top-1 as in top-5."""
+    ranks_NC = logits_NC.argsort(dim=1, descending=True, stable=True)
+    hits_N = ranks_NC[:, 0] == labels_N
+    n, correct = len(labels_N), int(hits_N.sum())
+    top5 = int((ranks_NC[:, :5] == labels_N[:, None]).any(1).sum())
+    agreement, kl = (None, None) if teacher_NC is None else _distances(logits_NC, teacher_NC)
+    return Accuracy(n, correct, correct / n, top5 / n, _worst_class(hits_N, labels_N), agreement, kl)
+
+
+def _distances(logits_NC: Tensor, teacher_NC: Tensor) -> tuple[float, float]:
+    same = int((logits_NC.argmax(1) == teacher_NC.argmax(1)).sum())
+    student, teacher = logits_NC.double().log_softmax(1), teacher_NC.double().log_softmax(1)
+    kl = (teacher.exp() * (teacher - student)).sum(1).mean()
+    return same / len(logits_NC), max(0.0, float(kl))
+
+
+def _worst_class(hits_N: Tensor, labels_N: Tensor) -> dict[str, float]:
+    totals = torch.bincount(labels_N)
+    correct = torch.bincount(labels_N[hits_N], minlength=len(totals))
+    rates = torch.where(totals > 0, correct / totals.clamp(min=1), torch.inf)
+    worst = int(rates.argmin())
+    return {
+        "class": worst,
+        "correct": int(correct[worst]),
+        "n": int(totals[worst]),
+        "top1": int(correct[worst]) / int(totals[worst]),
+    }

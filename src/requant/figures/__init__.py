@@ -1,0 +1,1 @@
+"""Figures: one drawing function a file, from plain results, without torch."""

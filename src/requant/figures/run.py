@@ -1,0 +1,84 @@
+"""One run as a picture: size, accuracy, and the accuracy of each epoch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from requant.figures.style import COLOURS, HATCHES, MARKERS, PAGE, style
+from requant.results import STUDENTS
+
+_PARTS = {"indices": "0.25", "codebooks": "0.85", "dense": "0.55", "overhead": "1.0"}
+
+
+def draw_run(result: Mapping[str, Any], path: Path) -> None:
+    """Draw a result.json's content to `path` (the suffix chooses the format)."""
+    with style():
+        figure = Figure(figsize=(PAGE, 2.5), layout="constrained")
+        size, accuracy, curve = figure.subplots(1, 3, width_ratios=[1, 1, 1.5])
+        _draw_size(size, result["size"])
+        _draw_accuracy(accuracy, result["accuracy"])
+        _draw_curve(curve, result)
+        config = result["config"]
+        figure.suptitle(
+            f"{config['model']['name']} on {config['data']['name']}, "
+            f"{config['clustering']['method'].replace('_', ' ')}, k = {config['centroids']}",
+            fontsize=9,
+        )
+        figure.savefig(path)
+
+
+def _draw_size(axes: Axes, size: Mapping[str, Any]) -> None:
+    scale, unit = (1e6, "MB") if size["original_bytes"] >= 1e6 else (1e3, "kB")
+    axes.bar([0], [size["original_bytes"] / scale], color=COLOURS["teacher"], width=0.6)
+    bottom = 0.0
+    for part, grey in _PARTS.items():
+        height = size["parts"][part] / scale
+        if height:
+            axes.bar([1], [height], bottom=bottom, color=grey, edgecolor="black", linewidth=0.5, width=0.6, label=part)
+        bottom += height
+    axes.set_xticks([0, 1], ["original", "stored"])
+    axes.set_ylabel(f"size ({unit})")
+    axes.annotate(f"−{100 * size['size_reduction']:.1f} %", (1, bottom), (0, 3), textcoords="offset points", ha="center")
+    axes.legend(*_reversed(axes), frameon=False, fontsize=6.5, loc="upper right")
+
+
+def _reversed(axes: Axes) -> tuple[list[Any], list[Any]]:
+    handles, labels = axes.get_legend_handles_labels()
+    return handles[::-1], labels[::-1]
+
+
+def _draw_accuracy(axes: Axes, accuracy: Mapping[str, Any]) -> None:
+    names = [name for name in STUDENTS if name in accuracy]
+    for x, name in enumerate(names):
+        height = 100 * accuracy[name]["top1"]
+        axes.bar([x], [height], color=COLOURS[name], hatch=HATCHES[name], edgecolor="white", width=0.7)
+        axes.annotate(f"{height:.1f}", (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+    axes.set_xticks(range(len(names)), names, rotation=25, ha="right", rotation_mode="anchor")
+    axes.set_ylim(0, 108)
+    axes.set_ylabel(f"top-1 (%), n = {accuracy['teacher']['n']:,}")
+
+
+def _draw_curve(axes: Axes, result: Mapping[str, Any]) -> None:
+    accuracy = result["accuracy"]
+    start = 100 * accuracy["quantized"]["top1"]
+    axes.axhline(100 * accuracy["teacher"]["top1"], color=COLOURS["teacher"], linestyle=":", linewidth=1)
+    axes.annotate("teacher", (0, 100 * accuracy["teacher"]["top1"]), (2, 2), textcoords="offset points", fontsize=7)
+    for name, key in (("retrained", "retrain"), ("conventional", "baseline")):
+        if key in result:
+            curve = result[key]["curve"]
+            epochs = [0, *(entry["epoch"] for entry in curve)]
+            top1 = [start, *(100 * entry["top1"] for entry in curve)]
+            label = "without labels" if result["config"][key]["method"] == "proposed" else "with labels"
+            line = "-" if name == "retrained" else "--"
+            axes.plot(epochs, top1, line, color=COLOURS[name], marker=MARKERS[name], markersize=3, label=label)
+    axes.plot([0], [start], MARKERS["quantized"], color=COLOURS["quantized"])
+    axes.annotate("quantized", (0, start), (5, -2), textcoords="offset points", fontsize=7, va="top")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch of retraining")
+    axes.set_ylabel("top-1 (%)")
+    if "retrain" in result:
+        axes.legend(frameon=False, loc="lower right", fontsize=7)

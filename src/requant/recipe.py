@@ -1,0 +1,47 @@
+"""How weights are trained: the plain value that configs hold and training functions take."""
+
+from dataclasses import dataclass
+
+from requant.errors import ConfigError
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("one_cycle", "cosine", "constant")
+
+
+@dataclass
+class Recipe:
+    """Optimizer, schedule and length of a training."""
+
+    epochs: int = 8
+    batch_size: int = 128
+    """Images a step and device."""
+    optimizer: str = "sgd"
+    """sgd (Nesterov where momentum > 0), adam, adamw."""
+    learning_rate: float = 0.02
+    """The highest rate of the schedule."""
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "one_cycle"
+    """one_cycle, cosine, constant."""
+    warmup: float = 0.3
+    """one_cycle: the fraction of the steps in which the rate rises."""
+
+    def __post_init__(self) -> None:
+        choice("optimizer", self.optimizer, OPTIMIZERS)
+        choice("schedule", self.schedule, SCHEDULES)
+        positive(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"warmup={self.warmup}: must be in [0, 1)")
+
+
+def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise ConfigError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ConfigError(f"{name}={value}: choose one of {', '.join(allowed)}")
+
+
+def positive(**values: float | None) -> None:
+    """Raise ConfigError for the first value that is given and not above 0."""
+    for name, value in values.items():
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name}={value}: must be above 0")

@@ -1,0 +1,100 @@
+"""A run, or many, as a table on the terminal."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from requant.progress import console
+from requant.results import STUDENTS, read_result
+
+
+def print_result(result: Mapping[str, Any], folder: Path) -> None:
+    """The table of one run and the paths of what it wrote."""
+    console.print(result_table(result))
+    console.print("Written:")
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        if "wandb" not in path.parts:
+            console.print(f"  {path}", soft_wrap=True, highlight=False)
+
+
+def result_table(result: Mapping[str, Any]) -> Table:
+    """A line each for teacher, quantized, retrained, conventional."""
+    config = result["config"]
+    title = f"{config['model']['name']} on {config['data']['name']}"
+    if "size" in result:
+        title += f": {config['clustering']['method']}, k = {config['centroids']}, {config['storage']['method']}"
+    table = Table(title=title, title_justify="left", caption_justify="left", caption=_caption(result))
+    for heading in ("", "bytes", "of original", "top-1", "correct / n", "top-5", "agreement", "KL (nats)", "worst class"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name in STUDENTS:
+        if name in result["accuracy"]:
+            table.add_row(name, *_sizes(result, name), *_figures(result["accuracy"][name]))
+    return table
+
+
+def sweep_table(paths: Iterable[Path]) -> Table:
+    """A line a run: what varied is read from the results."""
+    table = Table(title="All runs of this sweep", title_justify="left")
+    for heading in ("run", "k", "bytes", "reduction", "teacher", "quantized", "retrained", "conventional", "agreement"):
+        table.add_column(heading, justify="left" if heading == "run" else "right", overflow="fold")
+    for path in paths:
+        result = read_result(path)
+        accuracy, size = result["accuracy"], result.get("size", {})
+        top1 = [_percent(accuracy.get(name, {}).get("top1")) for name in STUDENTS]
+        agreement = accuracy.get("retrained", accuracy.get("quantized", {})).get("agreement")
+        table.add_row(
+            path.parent.name,
+            str(result["config"]["centroids"]),
+            _bytes(size.get("retrained_bytes") or size.get("quantized_bytes")),
+            _percent(size.get("size_reduction")),
+            *top1,
+            _percent(agreement),
+        )
+    return table
+
+
+def failures(errors: Mapping[str, str]) -> Table:
+    """The jobs of a sweep that failed, and why."""
+    table = Table("job", "error", title="Failed", title_justify="left")
+    for job, error in errors.items():
+        table.add_row(job, error)
+    return table
+
+
+def _sizes(result: Mapping[str, Any], name: str) -> tuple[str, str]:
+    if "size" not in result:
+        return "", ""
+    size = result["size"]
+    if name == "teacher":
+        return _bytes(size["original_bytes"]), "float32"
+    count = size["quantized_bytes"] if name == "quantized" else size["retrained_bytes"]
+    return _bytes(count), _percent(count / size["original_bytes"])
+
+
+def _figures(accuracy: Mapping[str, Any]) -> tuple[str, ...]:
+    worst = accuracy["worst_class"]
+    return (
+        _percent(accuracy["top1"]),
+        f"{accuracy['correct']} / {accuracy['n']}",
+        _percent(accuracy["top5"]),
+        _percent(accuracy["agreement"]),
+        "" if accuracy["kl"] is None else f"{accuracy['kl']:.4f}",
+        f"{_percent(worst['top1'])} (class {worst['class']})",
+    )
+
+
+def _caption(result: Mapping[str, Any]) -> str:
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
+    if "size" not in result:
+        return seconds
+    return f"size reduced by {_percent(result['size']['size_reduction'])}; {seconds}"
+
+
+def _bytes(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.2f} %"

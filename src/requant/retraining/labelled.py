@@ -1,0 +1,34 @@
+"""The conventional retraining, the paper's baseline: train on the original images with their labels."""
+
+from collections.abc import Collection
+from typing import Any
+
+from torch import nn
+
+from requant.data import loader
+from requant.recipe import Recipe
+from requant.retraining.loop import History, fit
+from requant.retraining.objectives import MatchLabels
+from requant.retraining.trainable import freeze
+
+
+def retrain_with_labels(
+    student: nn.Module,
+    images: Any,
+    *,
+    codebooks: Collection[str] = (),
+    only: Collection[str] | None = None,
+    recipe: Recipe | None = None,
+    label_smoothing: float = 0.0,
+    workers: int = 0,
+    seed: int = 0,
+    **training: Any,
+) -> History:
+    """Train what is not quantized on a labelled data set (see `requant.data.labelled`), in place.
+
+    The arguments are those of `requant.retrain`; a teacher is trained the same way, with nothing quantized.
+    """
+    recipe = recipe or Recipe()
+    freeze(student, codebooks, only)
+    train = loader(images, recipe.batch_size, shuffle=True, seed=seed, workers=workers)
+    return fit(student, train, MatchLabels(label_smoothing), recipe, frozen=codebooks, seed=seed, **training)

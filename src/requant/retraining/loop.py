@@ -1,0 +1,121 @@
+"""Run a training: a Trainer around `Retraining`, resumable, with progress and an exact curve."""
+
+import logging
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from torch import nn
+from torch.utils.data import DataLoader
+
+from requant.errors import UserError
+from requant.progress import EpochProgress
+from requant.recipe import Recipe
+from requant.retraining.checkpoint import LAST, AtomicCheckpointIO, every_epoch
+from requant.retraining.module import Retraining
+from requant.retraining.objectives import Objective
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training did: its curve (see `Retraining`), the training steps' seconds, the images it saw."""
+
+    curve: list[dict[str, float]]
+    seconds: float
+    images_seen: int
+
+    @property
+    def epochs(self) -> int:
+        """Epochs done."""
+        return len(self.curve)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As result.json holds it."""
+        per_epoch = self.seconds / self.epochs
+        return {
+            "epochs": self.epochs,
+            "seconds": self.seconds,
+            "seconds_per_epoch": per_epoch,
+            "images_seen": self.images_seen,
+            "curve": self.curve,
+        }
+
+
+def fit(
+    student: nn.Module,
+    batches: DataLoader[Any],
+    objective: Objective,
+    recipe: Recipe,
+    *,
+    frozen: Collection[str] = (),
+    statistics: str = "update",
+    stochastic: bool = False,
+    test: DataLoader[Any] | None = None,
+    folder: Path | None = None,
+    trainer: Mapping[str, Any] | None = None,
+    loggers: Sequence[Logger] = (),
+    seed: int = 0,
+    label: str = "retrain",
+) -> History:
+    """Train the parameters of `student` that require gradients, in place.
+
+    `folder` holds last.ckpt: where it is there already, the training goes on from it and ends in the same weights.
+    `test` (images, labels) adds the accuracy to each epoch of the curve. `trainer` is passed on to Lightning's Trainer.
+    Raises UserError where the loss is no longer finite.
+    """
+    module = Retraining(
+        student, objective, recipe, frozen=frozen, statistics=statistics, stochastic=stochastic, seed=seed
+    )
+    lightning = _trainer(recipe, folder, trainer or {}, loggers, label)
+    checkpoint = folder / LAST if folder is not None and (folder / LAST).exists() else None
+    with warnings.catch_warnings():
+        _hush()
+        lightning.fit(module, batches, test, ckpt_path=checkpoint)
+    student.eval()
+    _check(module, lightning)
+    seen = module.recipe.epochs * len(batches.dataset)  # type: ignore[arg-type]
+    return History(module.curve, sum(entry["seconds"] for entry in module.curve), seen)
+
+
+def _trainer(
+    recipe: Recipe, folder: Path | None, settings: Mapping[str, Any], loggers: Sequence[Logger], label: str
+) -> pl.Trainer:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    checkpoints = [] if folder is None else [every_epoch(folder)]
+    with warnings.catch_warnings():
+        _hush()
+        return pl.Trainer(
+            **{"accelerator": "cpu", "devices": 1, **settings},
+            max_epochs=recipe.epochs,
+            callbacks=[EpochProgress(label), *checkpoints],
+            plugins=[AtomicCheckpointIO()],
+            logger=list(loggers) or False,
+            enable_checkpointing=folder is not None,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            use_distributed_sampler=False,
+            deterministic="warn",
+        )
+
+
+def _hush() -> None:
+    """Lightning's advice on choices that are ours and meant (few workers, frozen modules in eval mode)."""
+    for about in ("does not have many workers", "module.*in eval mode", "Checkpoint directory .* exists"):
+        warnings.filterwarnings("ignore", message=f".*{about}.*")
+
+
+def _check(module: Retraining, lightning: pl.Trainer) -> None:
+    if lightning.world_size > 1:
+        assert lightning.world_size == torch.distributed.get_world_size()
+    if not all(torch.isfinite(p).all() for p in module.student.parameters()):
+        raise UserError(
+            f"the training diverged: weights are no longer finite after epoch {len(module.curve)}; "
+            f"try a lower learning_rate (now {module.recipe.learning_rate})"
+        )

@@ -1,0 +1,53 @@
+"""What a training step minimises. None of these is an nn.Module: the teacher stays out of every checkpoint."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from requant.retraining.losses import LOSSES
+
+
+class MatchTeacher:
+    """The student's outputs against the teacher's, both computed on the batch: images (N, C, H, W), no labels."""
+
+    def __init__(self, teacher: nn.Module, loss: str = "kl", temperature: float = 1.0):
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.loss = LOSSES[loss]
+        self.temperature = temperature
+
+    def __call__(self, student: nn.Module, images_NCHW: Tensor) -> Tensor:
+        """The mean loss of the batch."""
+        assert not self.teacher.training, "the teacher must stay in eval mode"
+        with torch.no_grad():
+            teacher_NC = self.teacher.to(images_NCHW.device)(images_NCHW)
+        return self.loss(student(images_NCHW), teacher_NC, self.temperature)
+
+
+@dataclass
+class MatchOutputs:
+    """The student's outputs against the teacher's, computed beforehand: a batch is (images, teacher's logits)."""
+
+    loss: str = "kl"
+    temperature: float = 1.0
+
+    def __call__(self, student: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """The mean loss of the batch."""
+        images_NCHW, teacher_NC = batch
+        return LOSSES[self.loss](student(images_NCHW), teacher_NC, self.temperature)
+
+
+@dataclass
+class MatchLabels:
+    """Cross-entropy against labels: a batch is (images, class indices)."""
+
+    label_smoothing: float = 0.0
+
+    def __call__(self, student: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """The mean loss of the batch."""
+        images_NCHW, labels_N = batch
+        return F.cross_entropy(student(images_NCHW), labels_N, label_smoothing=self.label_smoothing)
+
+
+Objective = MatchTeacher | MatchOutputs | MatchLabels

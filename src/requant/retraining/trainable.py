@@ -1,0 +1,43 @@
+"""What is trained and what stands still."""
+
+from collections.abc import Collection
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from requant.errors import ConfigError
+
+
+def freeze(student: nn.Module, frozen: Collection[str], only: Collection[str] | None = None) -> list[str]:
+    """Leave only the parameters that are not `frozen` (and, where given, are in `only`) with gradients.
+
+    Returns the names of the trainable parameters. Raises ConfigError where none is left.
+    """
+    trainable = []
+    for name, parameter in student.named_parameters():
+        free = name not in frozen and (only is None or name in only)
+        parameter.requires_grad_(free)
+        if free:
+            trainable.append(name)
+    if not trainable:
+        raise ConfigError(
+            "nothing is left to train: the plan quantizes every parameter"
+            + ("" if only is None else " of the last layer (retrain.trainable=last_layer)")
+            + "; leave some out of its rules (e.g. plan=weights), or set retrain=none"
+        )
+    return trainable
+
+
+def set_modes(student: nn.Module, frozen: Collection[str], *, statistics: str, stochastic: bool) -> None:
+    """Set which modules of the student are in training mode.
+
+    Batch norms normalise with the batch and update their running statistics, but for those whose running mean or
+    variance is `frozen`, and with statistics="keep" none does. Dropout and stochastic depth act only where
+    `stochastic` is set (training a teacher): a student that matches outputs is deterministic, like the paper's
+    Keras networks, which have neither.
+    """
+    student.train(stochastic)
+    for name, module in student.named_modules():
+        if isinstance(module, _BatchNorm):
+            fixed = f"{name}.running_mean" in frozen or f"{name}.running_var" in frozen
+            module.train(statistics == "update" and not fixed)

@@ -1,0 +1,103 @@
+"""Where a run lives: a folder named from its settings and a hash of all that can change its result."""
+
+import hashlib
+import json
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from requant.config import Config, all_settings, result_settings
+from requant.data import fingerprint
+from requant.errors import ConfigError
+from requant.files import write_json
+
+RESULT = "result.json"
+SETTINGS = "settings.json"
+
+
+def settings_hash(settings: Config) -> str:
+    """16 hex digits over the settings that can change the result; paths count by what they hold."""
+    return _hash(_identity(settings))
+
+
+def teacher_hash(settings: Config) -> str:
+    """16 hex digits over what determines a trained teacher: architecture, recipe, data."""
+    identity = _identity(settings)
+    model = {k: v for k, v in identity["model"].items() if k != "quantize"}
+    return _hash({"model": model, "teacher": identity["teacher"], "data": identity["data"], "version": version("requant")})
+
+
+def run_folder(settings: Config) -> Path:
+    """<out>/<experiment>/<model>-<data>/<key settings>-<hash>."""
+    model = re.sub(r"[^\w.-]+", "-", settings.model.name)
+    key = [settings.clustering.method, f"k{settings.centroids}", settings.storage.method, settings.retrain.method]
+    if settings.retrain.method == "proposed":
+        key.append(settings.unlabeled.name)
+    if settings.task == "teacher":
+        key = ["teacher"]
+    name = "-".join([*key, f"s{settings.seed}", settings_hash(settings)])
+    return Path(settings.out) / settings.name / f"{model}-{settings.data.name}" / name
+
+
+def claim(folder: Path, settings: Config) -> None:
+    """Make the folder and write its settings; a folder that was made with other settings is refused."""
+    mark, expected = folder / SETTINGS, settings_hash(settings)
+    if mark.exists() and (found := json.loads(mark.read_text()).get("hash")) != expected:
+        raise ConfigError(f"{folder} belongs to settings {found}, not {expected}: move it away, or set out=<folder>")
+    write_json(mark, {"hash": expected, "settings": all_settings(settings)})
+
+
+def provenance() -> dict[str, Any]:
+    """The commit, the versions of what computes, and the machine."""
+    packages = ("requant", "torch", "torchvision", "pytorch-lightning", "numpy", "h5py")
+    return {
+        "git": _commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "machine": _machine(),
+    }
+
+
+def _identity(settings: Config) -> dict[str, Any]:
+    data = replace(settings.data, root=_content(settings.data.root), train_root=_content(settings.data.train_root))
+    unlabeled = replace(settings.unlabeled, root=_content(settings.unlabeled.root))
+    weights = settings.model.weights
+    if weights not in ("imagenet", "trained", "none"):
+        weights = _content(weights) or weights
+    return result_settings(replace(settings, data=data, unlabeled=unlabeled, model=replace(settings.model, weights=weights)))
+
+
+@cache
+def _content(path: str | None) -> str | None:
+    return None if path is None else fingerprint(path)
+
+
+def _hash(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _commit() -> str | None:
+    def git(*words: str) -> str:
+        folder = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists() and (found := re.search(r"model name\s*:\s*(.+)", info.read_text())):
+        cpu = found.group(1)
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"system": platform.platform(), "cpu": cpu, "threads": torch.get_num_threads(), "gpus": gpus}

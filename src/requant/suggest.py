@@ -1,0 +1,13 @@
+"""The right name near a wrong one, for messages."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The end of a message: the nearest of `known`, or all of them if none is near and they are few."""
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, 1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(names)}" if 0 < len(names) <= 20 else ""

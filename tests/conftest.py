@@ -1,0 +1,31 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def imagenet_root() -> str:
+    """An ImageNet validation tree, from REQUANT_IMAGENET."""
+    return _folder("REQUANT_IMAGENET", "an ImageNet tree <wnid>/<images>")
+
+
+@pytest.fixture(scope="session")
+def photographs_root() -> str:
+    """A folder of photographs, from REQUANT_PHOTOS."""
+    return _folder("REQUANT_PHOTOS", "a folder of photographs")
+
+
+def _folder(variable: str, what: str) -> str:
+    root = os.environ.get(variable)
+    if not root:
+        pytest.skip(f"needs {what}: set {variable}")
+    return root

@@ -1,0 +1,77 @@
+"""Every YAML file of conf/ composes into checked settings; wrong settings are refused by name."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import given
+from hypothesis import strategies as st
+
+from requant.config import Config, all_keys, all_settings, parse, register, result_settings
+from requant.errors import ConfigError
+from requant.plan import Rule
+
+CONF = Path(__file__).parents[2] / "conf"
+OPTIONS = sorted(
+    (str(path.parent.relative_to(CONF)), path.stem)
+    for path in CONF.rglob("*.yaml")
+    if path.parent != CONF and "hydra" not in path.parts
+)
+
+
+def settings(*overrides: str) -> Config:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return parse(compose("config", list(overrides)))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_file_composes(group: str, option: str) -> None:
+    composed = settings(f"{group}={option}")
+    for position, rule in enumerate(composed.plan.rules, start=1):
+        Rule.from_mapping(rule, position)
+
+
+def test_every_group_has_a_header() -> None:
+    for group, option in OPTIONS:
+        first = (CONF / group / f"{option}.yaml").read_text().splitlines()[0]
+        assert first.startswith("# "), f"{group}/{option}.yaml must open with what it is"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("centroids=0", "1 to 256"),
+        ("centroids=257", "1 to 256"),
+        ("centroids=eight", "1 to 256"),
+        ("retrain.loss=huber", "kl, mse, ce"),
+        ("retrain.epochs=0", "above 0"),
+        ("retrain.optimizer=lion", "sgd, adam, adamw"),
+        ("retrain.warmup=1.5", r"\[0, 1\)"),
+        ("unlabeled.crops=-1", "above 0"),
+        ("unlabeled.scale=[0.5]", "two numbers"),
+        ("data.limit=0", "above 0"),
+        ("task=quantise", "compress, teacher"),
+        ("baseline.method=proposed", "conventional or none"),
+        ("logger.mode=on", "offline"),
+    ],
+)
+def test_wrong_values_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings(override)
+
+
+def test_what_cannot_change_a_result_stays_out_of_the_hash() -> None:
+    plain = result_settings(settings())
+    for override in ("data.workers=3", "trainer.devices=2", "logger=wandb", "out=elsewhere", "force=true", "name=x"):
+        assert result_settings(settings(override)) == plain, override
+    for override in ("seed=1", "centroids=5", "retrain.epochs=1", "unlabeled.crops=7", "plan=weights"):
+        assert result_settings(settings(override)) != plain, override
+
+
+@given(st.sampled_from(all_keys()))
+def test_every_key_is_a_setting(key: str) -> None:
+    node = all_settings(settings())
+    for part in key.split("."):
+        if key != "experiment":
+            node = node[part]

@@ -1,0 +1,56 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from requant.errors import DataError
+from requant.evaluation import evaluate, score
+
+LOGITS = torch.tensor([[3.0, 1.0, 0.0], [0.0, 1.0, 3.0], [0.0, 2.0, 1.0], [5.0, 0.0, 0.0]])
+
+
+def test_counts_by_hand() -> None:
+    accuracy = score(LOGITS, torch.tensor([0, 2, 2, 2]))
+    assert (accuracy.correct, accuracy.n, accuracy.top1, accuracy.top5) == (2, 4, 0.5, 1.0)
+    assert accuracy.worst_class == {"class": 2, "correct": 1, "n": 3, "top1": 1 / 3}
+    assert accuracy.agreement is None
+    assert accuracy.kl is None
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_a_network_agrees_with_itself_and_order_does_not_matter(seed: int, n: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits, other = torch.randn(2, n, 9, generator=generator)
+    labels = torch.randint(9, (n,), generator=generator)
+    same = score(logits, labels, logits)
+    assert same.agreement == 1.0
+    assert same.kl == 0.0
+    order = torch.randperm(n, generator=generator)
+    first, second = score(logits, labels, other), score(logits[order], labels[order], other[order])
+    assert (first.correct, first.top5, first.agreement) == (second.correct, second.top5, second.agreement)
+    assert first.worst_class["top1"] <= first.top1 <= first.top5
+    assert first.kl == pytest.approx(second.kl)
+
+
+def test_ties_go_to_the_lower_class() -> None:
+    assert score(torch.zeros(2, 4), torch.tensor([0, 1])).correct == 1
+
+
+def test_the_model_is_measured_in_eval_mode_and_left_as_it_was() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(4, 3)).train()
+    batches = [(torch.randn(8, 1, 2, 2), torch.randint(3, (8,))) for _ in range(3)]
+    assert evaluate(model, batches, teacher=model).agreement == 1.0
+    assert model.training
+
+
+def test_one_pass_generators_can_be_measured_against_a_teacher() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    batches = ((torch.randn(8, 1, 2, 2), torch.randint(3, (8,))) for _ in range(3))
+    assert evaluate(model, batches, teacher=model).n == 24
+
+
+def test_an_empty_test_set_is_an_error() -> None:
+    with pytest.raises(DataError, match="empty"):
+        evaluate(nn.Linear(1, 1), [])

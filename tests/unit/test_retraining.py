@@ -1,0 +1,181 @@
+"""Retraining on a small network: what moves, what stands still, and that a resumed training ends in the same bits."""
+
+import copy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from requant.compression import check_placed, compress
+from requant.errors import ConfigError, UserError
+from requant.recipe import Recipe
+from requant.retraining import predict, retrain, retrain_with_labels
+from requant.retraining.module import Retraining
+from requant.retraining.objectives import MatchTeacher
+from requant.retraining.trainable import freeze, set_modes
+from requant.retraining.unlabeled import TensorImages
+
+RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.05)
+EXAMPLE = torch.zeros(1, 1, 8, 8)
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(256, 5),
+    ).eval()
+
+
+def images(n: int = 70) -> torch.Tensor:
+    return torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(7))
+
+
+class Labelled:
+    def __len__(self) -> int:
+        return 70
+
+    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        items = torch.tensor(indices) % 70
+        return images()[items], items % 5
+
+
+RULES = [{"layers": "2", "kind": "weight", "centroids": 4}, {"kind": "bn_mean", "centroids": 1}]
+
+
+def test_the_loss_falls_and_quantized_tensors_stay_on_their_centroids() -> None:
+    teacher = network()
+    student = compress(teacher, RULES, EXAMPLE)
+    before = copy.deepcopy(student.model.state_dict())
+    history = retrain(student.model, teacher, images(), codebooks=student.codebooks, recipe=RECIPE)
+    assert history.curve[-1]["loss"] < history.curve[0]["loss"]
+    assert (history.epochs, history.images_seen) == (3, 210)
+    check_placed(student.model, student.codebooks)
+    moved = {k for k, v in student.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved == {"0.weight", "1.weight", "1.bias", "5.bias"}  # bn_mean is quantized, so its whole norm keeps
+
+
+def test_batch_norm_updates_unless_told_to_keep() -> None:
+    teacher = network()
+    for statistics, expected in (("update", True), ("keep", False)):
+        student = network()
+        retrain(student, teacher, images(), recipe=RECIPE, statistics=statistics)
+        assert (not torch.equal(student[1].running_mean, teacher[1].running_mean)) == expected
+
+
+def test_the_teacher_is_left_as_it_was_and_outside_the_checkpoint(tmp_path: Path) -> None:
+    teacher = network(1)
+    before = copy.deepcopy(teacher.state_dict())
+    retrain(network(), teacher, images(), recipe=RECIPE, folder=tmp_path, teacher_outputs="live")
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+    assert not teacher.training
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"student"}
+
+
+def test_outputs_computed_once_give_the_same_training_as_live_ones() -> None:
+    results = []
+    for how in ("once", "live"):
+        student = network()
+        retrain(student, network(1), images(), recipe=RECIPE, teacher_outputs=how)
+        results.append(student.state_dict())
+    for name, value in results[0].items():
+        assert torch.allclose(value.float(), results[1][name].float(), atol=1e-6), name
+
+
+def test_two_trainings_are_bit_identical_and_another_seed_differs() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        student = network()
+        retrain(student, network(1), images(), recipe=RECIPE, seed=seed)
+        return student[0].weight
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Killed with SIGKILL in the middle of an epoch, started again, and equal to one that was never killed."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, time, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "from test_retraining import Labelled, network\n"
+        "from requant.recipe import Recipe\n"
+        "from requant.retraining import retrain_with_labels\n"
+        "class Slow(Labelled):\n"
+        "    def __getitems__(self, indices):\n"
+        "        time.sleep(float(sys.argv[2])); return super().__getitems__(indices)\n"
+        "student = network()\n"
+        "recipe = Recipe(epochs=4, batch_size=16, learning_rate=0.05)\n"
+        "h = retrain_with_labels(student, Slow(), recipe=recipe, folder=Path(sys.argv[1]), stochastic=True)\n"
+        "torch.save({'state': student.state_dict(), 'loss': [e['loss'] for e in h.curve]}, Path(sys.argv[1]) / 'end.pt')\n"
+    )
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run([sys.executable, script, whole, "0"], check=True, capture_output=True)
+    process = subprocess.Popen([sys.executable, script, cut, "0.3"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (cut / "last.ckpt").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.4)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (cut / "end.pt").exists()
+    subprocess.run([sys.executable, script, cut, "0"], check=True, capture_output=True)
+    first, second = (torch.load(folder / "end.pt", weights_only=True) for folder in (whole, cut))
+    assert first["loss"] == second["loss"]
+    assert all(torch.equal(value, second["state"][name]) for name, value in first["state"].items())
+
+
+def test_only_what_is_named_is_trained() -> None:
+    student = network()
+    assert freeze(student, {"0.weight"}, only={"5.weight", "5.bias"}) == ["5.weight", "5.bias"]
+    assert not student[1].weight.requires_grad
+
+
+def test_nothing_left_to_train_is_an_error() -> None:
+    student = network()
+    with pytest.raises(ConfigError, match="nothing is left to train"):
+        freeze(student, {name for name, _ in student.named_parameters()})
+
+
+def test_only_a_teacher_in_training_has_dropout() -> None:
+    student = network()
+    set_modes(student, (), statistics="update", stochastic=False)
+    assert (student[1].training, student[4].training) == (True, False)
+    set_modes(student, {"1.running_var"}, statistics="update", stochastic=True)
+    assert (student[1].training, student[4].training) == (False, True)
+
+
+def test_a_diverged_training_says_so() -> None:
+    recipe = Recipe(epochs=1, batch_size=16, learning_rate=1e30, schedule="constant")
+    with pytest.raises(UserError, match="diverged.*learning_rate"):
+        retrain_with_labels(network(), Labelled(), recipe=recipe)
+
+
+def test_predict_keeps_the_order() -> None:
+    teacher = network()
+    with torch.no_grad():
+        expected = teacher(images())
+    assert torch.allclose(predict(teacher, TensorImages(images()), batch_size=32), expected, atol=1e-6)
+
+
+def test_weight_decay_cannot_touch_frozen_tensors() -> None:
+    student = network()
+    freeze(student, {"5.weight"})
+    module = Retraining(student, MatchTeacher(network(1)), Recipe(weight_decay=0.1, schedule="constant"))
+    module.trainer = type("T", (), {"estimated_stepping_batches": 1})()
+    held = {id(p) for group in module.configure_optimizers().param_groups for p in group["params"]}
+    assert id(student[5].weight) not in held
+    assert len(held) == 4

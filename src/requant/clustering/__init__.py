@@ -1,5 +1,5 @@
 """Clustering of weights: values in, a codebook out."""
 
-from requant.clustering.cluster import METHODS, cluster
+from requant.clustering.methods import METHODS, cluster
 
 __all__ = ["METHODS", "cluster"]

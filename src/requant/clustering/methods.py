@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from requant.clustering.kmeans import kmeans
 from requant.clustering.linear import linear
 from requant.codebook import CHUNK, Codebook
 from requant.errors import UserError
+from requant.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -77,9 +77,7 @@ def _check_settings(centroids: int, method: str, name: str) -> None:
     if not 1 <= centroids <= MAX_CENTROIDS:
         raise UserError(f"{name}: centroids must be 1 to {MAX_CENTROIDS}, not {centroids}")
     if method not in METHODS:
-        near = difflib.get_close_matches(str(method), METHODS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"{name}: no clustering method {method!r}, only {', '.join(METHODS)}{hint}")
+        raise UserError(f"{name}: there is no clustering method {method!r}{did_you_mean(method, METHODS)}")
 
 
 def _float32_array(values: ArrayLike | torch.Tensor, name: str) -> NDArray[np.float32]:

@@ -1,0 +1,9 @@
+"""A compressed network as one file: save, load, read."""
+
+from requant.archive.content import Archive
+from requant.archive.loading import load, read
+from requant.archive.report import ArchiveReport
+from requant.archive.saving import save
+from requant.archive.storages import STORAGES
+
+__all__ = ["STORAGES", "Archive", "ArchiveReport", "load", "read", "save"]

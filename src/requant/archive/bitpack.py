@@ -1,0 +1,52 @@
+"""Indices as a stream of few-bit numbers.
+
+Number i takes the stream's bits i x bits to (i + 1) x bits - 1, its least significant bit first; the stream's bit p is
+bit p mod 8 of byte p div 8, counted from the least significant. Eight numbers of b bits thus fill b whole bytes.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK = 1 << 20  # a multiple of 8: chunks start at whole bytes
+
+
+def packed_size(values: int, bits: int) -> int:
+    """Bytes that so many numbers take; the last byte may be partly unused."""
+    return (values * bits + 7) // 8
+
+
+def pack(values: NDArray[np.unsignedinteger], bits: int) -> NDArray[np.uint8]:
+    """The stream of `values` (n,), each below 2**bits, bits 0 to 8; unused bits of the last byte are 0."""
+    packed = np.empty(packed_size(values.size, bits), np.uint8)
+    for start in range(0, values.size, CHUNK):
+        begin = start * bits // 8
+        chunk = _pack_chunk(values[start : start + CHUNK], bits)
+        packed[begin : begin + chunk.size] = chunk[: packed.size - begin]
+    return packed
+
+
+def unpack(packed: NDArray[np.uint8], bits: int, size: int) -> NDArray[np.uint8]:
+    """The first `size` numbers of the stream."""
+    values = np.empty(size, np.uint8)
+    for start in range(0, size, CHUNK):
+        begin = start * bits // 8
+        chunk = packed[begin : begin + CHUNK * bits // 8]
+        values[start : start + CHUNK] = _unpack_chunk(chunk, bits)[: size - start]
+    return values
+
+
+def _pack_chunk(values: NDArray[np.unsignedinteger], bits: int) -> NDArray[np.uint8]:
+    eights = np.pad(values, (0, -values.size % 8)).reshape(-1, 8)
+    words = np.zeros(len(eights), "<u8")
+    for position in range(8):
+        words |= eights[:, position].astype("<u8") << np.uint64(position * bits)
+    return words.view(np.uint8).reshape(-1, 8)[:, :bits].reshape(-1)
+
+
+def _unpack_chunk(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    whole = np.pad(packed, (0, -packed.size % bits)).reshape(-1, bits) if bits else np.empty((CHUNK // 8, 0), np.uint8)
+    words = np.pad(whole, ((0, 0), (0, 8 - bits))).view("<u8").reshape(-1)
+    values = np.empty((words.size, 8), np.uint8)
+    for position in range(8):
+        values[:, position] = words >> np.uint64(position * bits) & np.uint64((1 << bits) - 1)
+    return values.reshape(-1)

@@ -1,0 +1,149 @@
+"""From a file back to a network."""
+
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from requant.archive import envelope
+from requant.archive.content import Archive
+from requant.archive.datasets import open_dataset
+from requant.archive.manifest import MANIFEST, Entry, Manifest, decode
+from requant.archive.report import summarize
+from requant.archive.storages import BY_NAME
+from requant.codebook import Codebook
+from requant.errors import ArchiveError, UserError
+from requant.suggest import did_you_mean
+
+
+def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """The network in an archive, in evaluation mode.
+
+    Args:
+        path: a file that `save` wrote.
+        model: filled and returned; None: built from the architecture that the file describes.
+
+    Raises:
+        ArchiveError: for a file that is damaged, truncated, foreign or of a newer format, and for a network that it
+            does not fit, which then is as it was.
+
+    """
+    archive = read(path)
+    model = _build(archive) if model is None else model
+    state = model.state_dict()
+    tensors: dict[str, Codebook | NDArray[Any]] = {**archive.codebooks, **archive.dense}
+    _require_fit(tensors, state, archive.report.path)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            state[name].copy_(torch.from_numpy(tensor.dense() if isinstance(tensor, Codebook) else tensor))
+    return model.eval()
+
+
+def read(path: str | Path) -> Archive:
+    """All that an archive holds, without building the network.
+
+    Raises:
+        ArchiveError: for a file that is damaged, truncated, foreign or of a newer format.
+
+    """
+    path = Path(path)
+    with _open(path) as file, _translated(path):
+        size = envelope.verify(file, path)
+        with h5py.File(file, "r") as content:
+            return _read_content(content, path, size)
+
+
+def _read_content(content: h5py.File, path: Path, size: int) -> Archive:
+    manifest = _manifest(content)
+    backend = BY_NAME[manifest.storage]
+    tensors = backend.read(content, manifest)
+    return Archive(
+        manifest.storage,
+        manifest.architecture,
+        manifest.provenance,
+        {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Codebook)},
+        {e.name: _declared(e, tensors[e.name]) for e in manifest.tensors if e.centroids is None},
+        summarize(path, size, backend.measure(content, manifest)),
+    )
+
+
+def _manifest(content: h5py.File) -> Manifest:
+    manifest = decode(open_dataset(content, MANIFEST, np.dtype(np.uint8))[()].tobytes())
+    if manifest.storage not in BY_NAME:
+        raise ArchiveError(f"its manifest names an unknown storage {manifest.storage!r}")
+    return manifest
+
+
+def _declared(entry: Entry, stored: Codebook | NDArray[Any]) -> NDArray[Any]:
+    array = np.asarray(stored).astype(entry.dtype, copy=False)
+    if not np.isfinite(array).all():
+        raise ArchiveError(f"its tensor {entry.name} has values that are NaN or infinite")
+    return array
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        beside = sorted(str(other) for other in path.parent.glob("*.h5") if other.is_file())
+        raise ArchiveError(f"cannot open {path} ({error.strerror}){did_you_mean(path, beside)}") from error
+    with file:
+        yield file
+
+
+# What the layers below raise for a file that is valid on the outside only.
+_INSIDE = (OSError, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, MemoryError, zlib.error)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ArchiveError as error:
+        if str(path) in str(error):
+            raise
+        raise ArchiveError(f"{path} is damaged inside: {error}") from error
+    except _INSIDE as error:
+        raise ArchiveError(f"{path} is damaged inside: {error}") from error
+
+
+def _build(archive: Archive) -> nn.Module:
+    from requant.models import Architecture, build
+
+    path = archive.report.path
+    if archive.architecture is None:
+        raise ArchiveError(f"{path} does not say what network it is: build it, and call load(path, model)")
+    try:
+        return build(Architecture.from_dict(archive.architecture))
+    except UserError as error:
+        raise ArchiveError(f"{path} describes a network that cannot be built: {error}") from error
+
+
+def _require_fit(tensors: Mapping[str, Codebook | NDArray[Any]], state: Mapping[str, Tensor], path: Path) -> None:
+    missing, unexpected = sorted(set(state) - set(tensors)), sorted(set(tensors) - set(state))
+    if missing or unexpected:
+        raise ArchiveError(
+            f"{path} holds another network: of the model's tensors it lacks {_some(missing)}; "
+            f"it has {_some(unexpected)} beyond them"
+        )
+    for name, tensor in tensors.items():
+        found = _form(tensor)
+        expected = (tuple(state[name].shape), str(state[name].dtype).removeprefix("torch."))
+        if found != expected:
+            raise ArchiveError(f"{path} holds another network: {name} is {found} in it and {expected} in the model")
+
+
+def _form(tensor: Codebook | NDArray[Any]) -> tuple[tuple[int, ...], str]:
+    return tensor.shape, "float32" if isinstance(tensor, Codebook) else tensor.dtype.name
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"

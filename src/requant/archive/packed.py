@@ -1,0 +1,85 @@
+"""Storage `packed`: one data set of bytes, `payload`, in which the tensors follow one another without gaps.
+
+First the clustered tensors in the manifest's order, each as its centroids (float32, little-endian) and then its indices
+(`bitpack`, ceil(log2 k) bits each, from a whole byte on); then the other tensors in the same order, each as its values
+in row-major order, little-endian.
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from requant.archive.bitpack import pack, unpack
+from requant.archive.content import Contents
+from requant.archive.datasets import open_dataset
+from requant.archive.manifest import DTYPES, Entry, Manifest
+from requant.archive.report import TensorBytes
+from requant.codebook import Codebook
+from requant.errors import ArchiveError
+
+PAYLOAD = "payload"
+
+
+def write(file: h5py.File, manifest: Manifest, contents: Contents) -> None:
+    """Write the tensors into a new file."""
+    total = sum(size.total for size in measure(file, manifest).values())
+    payload = file.create_dataset(PAYLOAD, (total,), np.uint8, track_times=False)
+    begin = 0
+    for piece in chain.from_iterable(_pieces(contents[entry.name]) for entry in _ordered(manifest)):
+        if piece.size:
+            payload[begin : begin + piece.size] = piece
+        begin += piece.size
+
+
+def read(file: h5py.File, manifest: Manifest) -> dict[str, Codebook | NDArray[Any]]:
+    """The tensors of an open file, by name, in the manifest's order.
+
+    Raises:
+        ArchiveError: naming what is not as the manifest says.
+
+    """
+    payload = open_dataset(file, PAYLOAD, np.dtype(np.uint8))
+    total = sum(size.total for size in measure(file, manifest).values())
+    if payload.size != total:
+        raise ArchiveError(f"its payload has {payload.size} bytes where the manifest makes it {total}")
+    found, begin = {}, 0
+    for entry in _ordered(manifest):
+        found[entry.name] = _read_entry(payload, begin, entry)
+        begin += entry.codebook_bytes + entry.index_bytes + entry.dense_bytes
+    return {entry.name: found[entry.name] for entry in manifest.tensors}
+
+
+def measure(_file: h5py.File, manifest: Manifest) -> dict[str, TensorBytes]:
+    """Bytes by tensor."""
+    return {e.name: TensorBytes(e.index_bytes, e.codebook_bytes, e.dense_bytes) for e in manifest.tensors}
+
+
+def _ordered(manifest: Manifest) -> list[Entry]:
+    return sorted(manifest.tensors, key=lambda entry: entry.centroids is None)
+
+
+def _pieces(tensor: Codebook | NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
+    if isinstance(tensor, Codebook):
+        yield tensor.centroids.astype("<f4").view(np.uint8)
+        yield pack(tensor.indices.reshape(-1), tensor.bits)
+    else:
+        yield np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
+
+
+def _read_entry(payload: h5py.Dataset, begin: int, entry: Entry) -> Codebook | NDArray[Any]:
+    if entry.centroids is None:
+        return _read_array(payload, begin, DTYPES[entry.dtype], entry.values).reshape(entry.shape)
+    centroids = _read_array(payload, begin, DTYPES["float32"], entry.centroids)
+    stream = _read_array(payload, begin + entry.codebook_bytes, np.dtype(np.uint8), entry.index_bytes)
+    return Codebook(centroids, unpack(stream, entry.bits, entry.values).reshape(entry.shape))
+
+
+def _read_array(payload: h5py.Dataset, begin: int, dtype: np.dtype, size: int) -> NDArray[Any]:
+    array = np.empty(size, dtype)
+    if array.nbytes:
+        payload.read_direct(array.view(np.uint8), np.s_[begin : begin + array.nbytes])
+    return array

@@ -1,0 +1,120 @@
+"""From a network and its codebooks to a file."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from requant.archive import envelope
+from requant.archive.atomic import replace_file
+from requant.archive.content import Contents
+from requant.archive.manifest import DTYPES, MANIFEST, MAX_CENTROIDS, Entry, Manifest, encode
+from requant.archive.report import ArchiveReport, TensorBytes, summarize
+from requant.archive.storages import BY_NAME, STORAGES
+from requant.codebook import Codebook
+from requant.errors import ArchiveError
+from requant.suggest import did_you_mean
+
+# The on-disk structures of HDF5 1.10: smaller than the earliest, with checksums, and stable.
+LIBVER = ("v110", "v110")
+
+
+def save(
+    path: str | Path,
+    model: nn.Module,
+    codebooks: Mapping[str, Codebook],
+    *,
+    storage: str = "packed",
+    architecture: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> ArchiveReport:
+    """Write a network to one file, its clustered tensors as codebooks.
+
+    The file replaces `path` in one step: a kill or a full disk leaves what was there. The same network gives the same
+    bytes.
+
+    Args:
+        path: the file, by custom `.h5`; its folder is made.
+        model: its state dict is what is stored.
+        codebooks: by tensor name; the model's tensors must be equal to their `dense()`.
+        storage: `packed` (indices in log2 k bits) or `gzip` (the paper's: quantized float32, compressed).
+        architecture: from which `load` builds the network again, as `requant.models.Architecture.to_dict` gives it.
+        provenance: where the network comes from; any plain values.
+
+    Returns:
+        The size of the file by part and by tensor.
+
+    Raises:
+        ArchiveError: for tensors that are not on their centroids or not finite, or when writing fails.
+
+    """
+    if storage not in STORAGES:
+        raise ArchiveError(f"there is no storage {storage!r}{did_you_mean(storage, STORAGES)}")
+    contents = _contents(model, codebooks)
+    entries = tuple(_entry(name, tensor) for name, tensor in contents.items())
+    manifest = Manifest(storage, _plain(architecture), _plain(provenance), entries)
+    image, tensors = _image(manifest, contents)
+    replace_file(Path(path), image)
+    return summarize(Path(path), Path(path).stat().st_size, tensors)
+
+
+def _plain(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if data is None else dict(data)
+
+
+def _image(manifest: Manifest, contents: Contents) -> tuple[memoryview, dict[str, TensorBytes]]:
+    """The file's bytes, and how many each tensor takes.
+
+    The image is made in memory: HDF5 does not survive a full disk in good order, and the checksum needs all bytes.
+    """
+    backend, buffer = BY_NAME[manifest.storage], io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=envelope.SIZE, libver=LIBVER) as file:
+        file.create_dataset(MANIFEST, data=np.frombuffer(encode(manifest), np.uint8), track_times=False)
+        backend.write(file, manifest, contents)
+        tensors = backend.measure(file, manifest)
+    image = buffer.getbuffer()
+    image[: envelope.SIZE] = envelope.seal(image[envelope.SIZE :])
+    return image, tensors
+
+
+def _contents(model: nn.Module, codebooks: Mapping[str, Codebook]) -> Contents:
+    state = model.state_dict()
+    for name in codebooks:
+        if name not in state:
+            raise ArchiveError(f"the model has no tensor {name!r}{did_you_mean(name, state)}")
+    return {
+        name: _checked_codebook(name, tensor, codebooks[name]) if name in codebooks else _checked_array(name, tensor)
+        for name, tensor in state.items()
+    }
+
+
+def _checked_codebook(name: str, tensor: Tensor, codebook: Codebook) -> Codebook:
+    if codebook.k > MAX_CENTROIDS:
+        raise ArchiveError(f"{name} has {codebook.k} centroids, and an archive holds up to {MAX_CENTROIDS}")
+    if tuple(tensor.shape) != codebook.shape:
+        raise ArchiveError(f"{name} has shape {tuple(tensor.shape)}, and its codebook {codebook.shape}")
+    if not np.array_equal(_checked_array(name, tensor), codebook.dense()):
+        raise ArchiveError(f"{name} is not on its centroids: set the tensor to codebook.dense(), or cluster it again")
+    return codebook
+
+
+def _checked_array(name: str, tensor: object) -> NDArray[Any]:
+    if not isinstance(tensor, Tensor):
+        raise ArchiveError(f"{name} is of type {type(tensor).__name__}, and an archive holds tensors only")
+    if str(tensor.dtype).removeprefix("torch.") not in DTYPES:
+        raise ArchiveError(f"{name} is {tensor.dtype}, which an archive cannot hold; convert it, as by model.float()")
+    if not torch.isfinite(tensor).all():
+        raise ArchiveError(f"{name} has values that are NaN or infinite; repair it before saving")
+    return tensor.detach().cpu().contiguous().numpy()
+
+
+def _entry(name: str, tensor: Codebook | NDArray[Any]) -> Entry:
+    if isinstance(tensor, Codebook):
+        return Entry(name, tensor.shape, "float32", tensor.k)
+    return Entry(name, tensor.shape, tensor.dtype.name, None)

@@ -44,7 +44,7 @@ def read(split: Split, root: str | None) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: it cannot be had, or is not CIFAR-10.
     """
-    tensors = checked(read_any(Path(root)), root) if root else _cached()
+    tensors = checked(read_any(Path(root).expanduser()), root) if root else _cached()
     return tensors[f"{split}_images"], tensors[f"{split}_labels"]
 
 
@@ -56,7 +56,7 @@ def checked(tensors: Tensors, origin: str) -> Tensors:
     """
     for split, expected in _IMAGES_A_CLASS.items():
         shape = tuple(tensors[f"{split}_images"].shape)
-        counts = tensors[f"{split}_labels"].bincount(minlength=CLASSES).tolist()
+        counts = [int((tensors[f"{split}_labels"] == label).sum()) for label in range(CLASSES)]
         if shape != (CLASSES * expected, 3, 32, 32) or counts != [expected] * CLASSES:
             found = f"{split} images of shape {shape}, {counts} a class"
             raise DataError(f"{origin} is not CIFAR-10: {found} instead of {expected}; supply the whole data set")

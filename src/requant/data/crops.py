@@ -12,24 +12,11 @@ from requant.data.arrays import flipped
 from requant.data.pictures import Box, Pictures
 from requant.data.pixels import normalised, resized_square, with_channels
 from requant.data.randomness import Purpose, uniforms
-from requant.errors import ConfigError
 from requant.preprocessing import Preprocessing
 
 _ATTEMPTS = 10
 _ASPECTS = (3 / 4, 4 / 3)
 _DRAWS = 2 * _ATTEMPTS + 3
-
-
-def check_crops(crops: int | None, scale: tuple[float, float]) -> None:
-    """Refuse what `RandomCrops` cannot do.
-
-    Raises:
-        ConfigError: no crops, or a share of the area outside (0, 1].
-    """
-    if crops is not None and crops < 1:
-        raise ConfigError(f"crops is {crops}; set at least 1, or leave it out")
-    if not 0 < scale[0] <= scale[1] <= 1:
-        raise ConfigError(f"scale is {tuple(scale)}; set two shares of the area, 0 < least <= greatest <= 1")
 
 
 class RandomCrops:

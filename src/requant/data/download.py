@@ -61,7 +61,7 @@ def _fetch(url: str, path: Path) -> str:
         path.open("wb") as file,
         progress_bar() as bar,
     ):
-        task = bar.add_task(Path(url).name, total=answer.length)
+        task = bar.add_task(Path(url).name, total=float(answer.headers.get("Content-Length", 0)) or None)
         while chunk := answer.read(_CHUNK):
             digest.update(chunk)
             file.write(chunk)

@@ -13,7 +13,7 @@ def fingerprint(root: str) -> str:
     Raises:
         DataError: nothing is there.
     """
-    path = Path(root)
+    path = Path(root).expanduser()
     if not path.exists():
         raise DataError(f"there is no file or folder {root}; check the path")
     files = [path] if path.is_file() else files_below(path)

@@ -64,7 +64,7 @@ def read_tree(root: str | None, setting: str) -> dict[Path, int]:
     """
     if root is None:
         raise DataError(f"ImageNet is not downloaded; set {setting}=<folder of folders named by wnid>")
-    folder = Path(root)
+    folder = Path(root).expanduser()
     if not folder.is_dir():
         raise DataError(f"there is no folder {root}; set {setting}=<folder of folders named by wnid>")
     index = {wnid: number for number, wnid in enumerate(wnids())}

@@ -20,7 +20,8 @@ def placed(root: str | None, relative: str, fetch: Callable[[Path], object]) -> 
         if not path.exists():
             fetch(path)
         return path
-    places = [Path(root), Path(root) / relative, Path(root) / Path(relative).name]
+    named = Path(root).expanduser()
+    places = [named, named / relative, named / Path(relative).name]
     for place in places:
         if place.is_file():
             return place

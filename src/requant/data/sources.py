@@ -1,8 +1,7 @@
 """Sets of images by name."""
 
-import difflib
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,11 +9,11 @@ from torch import Tensor
 
 from requant.data import cifar10, cifar100, digits, imagenet, mnist5k, photos, stl10, svhn
 from requant.data.arrays import AUGMENTATIONS, ArrayImages
-from requant.data.crops import RandomCrops, check_crops
+from requant.data.checks import check_augment, check_crops, check_name, check_shared
+from requant.data.crops import RandomCrops
 from requant.data.files import images_below
 from requant.data.pairs import LabelledPairs
 from requant.data.pictures import MemoryPictures, Pictures, open_pictures
-from requant.data.pixels import interpolation
 from requant.data.protocols import LabelledImages, Split, UnlabeledImages
 from requant.data.randomness import chosen
 from requant.errors import ConfigError
@@ -30,7 +29,6 @@ _SMALL_IMAGES: dict[str, Callable[[str | None], Tensor]] = {
     "mnist5k": lambda _: mnist5k.read("train")[0],
 }
 _UNLABELED = (*_SMALL_IMAGES, "folder", "photos")
-_EMBEDDED = ("digits", "mnist5k", "photos")
 _CROPS_A_PHOTOGRAPH = 10
 
 
@@ -62,12 +60,10 @@ def labelled(
         ConfigError: a name or setting that does not exist or does not apply.
         DataError: the images are missing or not what they should be.
     """
-    _check_name(name, _CLASSES, "data.name")
-    _check_name(split, ("train", "test"), "the split")
-    _check_name(augment, AUGMENTATIONS, "augment")
-    _check_shared(name, root, limit, preprocessing, "data")
-    if split == "test" and augment != "none":
-        raise ConfigError(f"augment is {augment!r} for test images, which are measured as they are; set none")
+    check_name(name, _CLASSES, "data.name")
+    check_name(split, ("train", "test"), "the split")
+    check_augment(augment, AUGMENTATIONS, split)
+    check_shared(name, root, limit, preprocessing, "data")
     if name == "imagenet":
         where = (root, "data.root") if split == "test" else (train_root, "data.train_root")
         return imagenet.open_tree(*where, preprocessing, augment, limit, seed)
@@ -77,13 +73,13 @@ def labelled(
 
 def classes(name: str) -> int:
     """Number of classes of a labelled set."""
-    _check_name(name, _CLASSES, "data.name")
+    check_name(name, _CLASSES, "data.name")
     return _CLASSES[name]
 
 
 def has_training_images(name: str, train_root: str | None) -> bool:
     """Whether `labelled(name, "train", ...)` has something to open."""
-    _check_name(name, _CLASSES, "data.name")
+    check_name(name, _CLASSES, "data.name")
     return name != "imagenet" or train_root is not None
 
 
@@ -116,8 +112,8 @@ def unlabeled(
         ConfigError: a name or setting that does not exist or does not apply.
         DataError: the images are missing or cannot be read.
     """
-    _check_name(name, _UNLABELED, "unlabeled.name")
-    _check_shared(name, root, limit, preprocessing, "unlabeled")
+    check_name(name, _UNLABELED, "unlabeled.name")
+    check_shared(name, root, limit, preprocessing, "unlabeled")
     check_crops(crops, scale)
     if name in _SMALL_IMAGES:
         pixels = _limited(_SMALL_IMAGES[name](root), limit)
@@ -128,31 +124,18 @@ def unlabeled(
         pictures: Pictures = MemoryPictures(pixels)
     else:
         pictures = _photographs(name, root, limit, preprocessing.channels)
-    items = min(crops or _CROPS_A_PHOTOGRAPH * len(pictures), limit or crops or _CROPS_A_PHOTOGRAPH * len(pictures))
-    return RandomCrops(pictures, preprocessing, crops=items, scale=scale, flip=flip, fresh=fresh, seed=seed)
+    items = crops or _CROPS_A_PHOTOGRAPH * len(pictures)
+    return RandomCrops(
+        pictures, preprocessing, crops=min(items, limit or items), scale=scale, flip=flip, fresh=fresh, seed=seed
+    )
 
 
 def _photographs(name: str, root: str | None, limit: int | None, channels: int) -> Pictures:
     if name == "folder" and root is None:
         raise ConfigError("unlabeled.name=folder needs a folder; set unlabeled.root=<folder of images>")
-    paths = images_below(Path(root)) if root is not None else photos.paths()
+    paths = images_below(Path(root).expanduser()) if root is not None else photos.paths()
     return open_pictures([paths[place] for place in chosen(len(paths), limit)], channels)
 
 
 def _limited(values: Tensor, limit: int | None) -> Tensor:
     return values if limit is None else values[torch.from_numpy(chosen(len(values), limit))]
-
-
-def _check_name(name: str, known: Collection[str], setting: str) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        advice = f"did you mean {near[0]}?" if near else "set one of these"
-        raise ConfigError(f"{setting} is {name!r}; {advice} There is: {', '.join(sorted(known))}")
-
-
-def _check_shared(name: str, root: str | None, limit: int | None, preprocessing: Preprocessing, setting: str) -> None:
-    interpolation(preprocessing)
-    if limit is not None and limit < 1:
-        raise ConfigError(f"{setting}.limit is {limit}; set at least 1, or leave it out")
-    if root is not None and name in _EMBEDDED:
-        raise ConfigError(f"{name} comes with the packages and has no folder; leave {setting}.root out")

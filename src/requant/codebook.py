@@ -1,11 +1,12 @@
 """A clustered tensor: a few centroids, and for each value the index of its own."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 
 
 def index_dtype(centroids: int) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
@@ -53,8 +54,8 @@ class Codebook:
         """(k,) how many values each centroid stands for."""
         flat = self.indices.reshape(-1)
         counts = np.zeros(self.k, np.int64)
-        for start in range(0, flat.size, CHUNK):
-            counts += np.bincount(flat[start : start + CHUNK], minlength=self.k)
+        for part in _parts(flat.size):
+            counts += np.bincount(flat[part], minlength=self.k)
         return counts
 
     @property
@@ -66,7 +67,11 @@ class Codebook:
 
     def dense(self) -> NDArray[np.float32]:
         """The tensor with each value replaced by its centroid."""
-        return np.take(self.centroids, self.indices)
+        flat = self.indices.reshape(-1)
+        values = np.empty(flat.size, np.float32)
+        for part in _parts(flat.size):  # numpy widens indices to 8 bytes each
+            values[part] = self.centroids[flat[part]]
+        return values.reshape(self.shape)
 
     def squared_error(self, values: ArrayLike) -> float:
         """Sum of squared differences to `values` (the tensor's shape), in float64."""
@@ -74,8 +79,12 @@ class Codebook:
         if flat.shape != self.shape:
             raise ValueError(f"values of shape {flat.shape} against a codebook of shape {self.shape}")
         flat, indices = flat.reshape(-1), self.indices.reshape(-1)
-        parts = (slice(start, start + CHUNK) for start in range(0, flat.size, CHUNK))
-        return float(sum(_squared_error(flat[part], self.centroids[indices[part]]) for part in parts))
+        errors = (_squared_error(flat[part], self.centroids[indices[part]]) for part in _parts(flat.size))
+        return sum(errors, 0.0)
+
+
+def _parts(size: int) -> Iterator[slice]:
+    return (slice(start, start + CHUNK) for start in range(0, size, CHUNK))
 
 
 def _squared_error(values: NDArray, centroids: NDArray[np.float32]) -> float:

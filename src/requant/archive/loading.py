@@ -20,6 +20,7 @@ from requant.archive.report import summarize
 from requant.archive.storages import BY_NAME
 from requant.codebook import Codebook
 from requant.errors import ArchiveError, UserError
+from requant.finite import count_not_finite
 from requant.suggest import did_you_mean
 
 
@@ -83,7 +84,7 @@ def _manifest(content: h5py.File) -> Manifest:
 
 def _declared(entry: Entry, stored: Codebook | NDArray[Any]) -> NDArray[Any]:
     array = np.asarray(stored).astype(entry.dtype, copy=False)
-    if not np.isfinite(array).all():
+    if count_not_finite(array):
         raise ArchiveError(f"its tensor {entry.name} has values that are NaN or infinite")
     return array
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from requant.archive.report import ArchiveReport, TensorBytes, summarize
 from requant.archive.storages import BY_NAME, STORAGES
 from requant.codebook import Codebook
 from requant.errors import ArchiveError
+from requant.finite import count_not_finite
 from requant.suggest import did_you_mean
 
 # The on-disk structures of HDF5 1.10: smaller than the earliest, with checksums, and stable.
@@ -99,7 +99,7 @@ def _checked_codebook(name: str, tensor: Tensor, codebook: Codebook) -> Codebook
         raise ArchiveError(f"{name} has {codebook.k} centroids, and an archive holds up to {MAX_CENTROIDS}")
     if tuple(tensor.shape) != codebook.shape:
         raise ArchiveError(f"{name} has shape {tuple(tensor.shape)}, and its codebook {codebook.shape}")
-    if not np.array_equal(_checked_array(name, tensor), codebook.dense()):
+    if codebook.squared_error(_checked_array(name, tensor)):
         raise ArchiveError(f"{name} is not on its centroids: set the tensor to codebook.dense(), or cluster it again")
     return codebook
 
@@ -109,9 +109,10 @@ def _checked_array(name: str, tensor: object) -> NDArray[Any]:
         raise ArchiveError(f"{name} is of type {type(tensor).__name__}, and an archive holds tensors only")
     if str(tensor.dtype).removeprefix("torch.") not in DTYPES:
         raise ArchiveError(f"{name} is {tensor.dtype}, which an archive cannot hold; convert it, as by model.float()")
-    if not torch.isfinite(tensor).all():
+    array: NDArray[Any] = tensor.detach().cpu().contiguous().numpy()
+    if count_not_finite(array):
         raise ArchiveError(f"{name} has values that are NaN or infinite; repair it before saving")
-    return tensor.detach().cpu().contiguous().numpy()
+    return array
 
 
 def _entry(name: str, tensor: Codebook | NDArray[Any]) -> Entry:

@@ -14,8 +14,9 @@ from requant.clustering.equal_population import equal_population
 from requant.clustering.groups import distinct_values, group_sums
 from requant.clustering.kmeans import kmeans
 from requant.clustering.linear import linear
-from requant.codebook import CHUNK, Codebook
+from requant.codebook import Codebook
 from requant.errors import UserError
+from requant.finite import count_not_finite
 from requant.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _float32_array(values: ArrayLike | torch.Tensor, name: str) -> NDArray[np.fl
         raise UserError(f"{name}: there are no values to cluster (shape {array.shape})")
     with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is counted below
         array = np.asarray(array, np.float32, order="C")
-    if bad := _count_not_finite(array.reshape(-1)):
+    if bad := count_not_finite(array):
         raise UserError(
             f"{name}: {bad} of {array.size} values are NaN or infinite in float32; repair the weights first"
         )
@@ -100,8 +101,3 @@ def _as_numpy(values: ArrayLike | torch.Tensor) -> NDArray:
         return np.asarray(values)
     tensor = values.detach().cpu()
     return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
-
-
-def _count_not_finite(flat: NDArray[np.float32]) -> int:
-    parts = (flat[start : start + CHUNK] for start in range(0, flat.size, CHUNK))
-    return sum(part.size - int(np.count_nonzero(np.isfinite(part))) for part in parts)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from requant.errors import ConfigError
-from requant.models.suggest import did_you_mean
+from requant.suggest import did_you_mean
 
 # An archive from elsewhere chooses these numbers: bounds keep it from asking for all of the memory.
 MAX_CLASSES = 1_000_000
@@ -60,7 +60,7 @@ class Architecture:
         known = [field.name for field in fields(cls)]
         for key in data:
             if key not in known:
-                raise ConfigError(f"an architecture has no key {key!r}{did_you_mean(str(key), known)}")
+                raise ConfigError(f"an architecture has no key {key!r}{did_you_mean(key, known)}")
         if "name" not in data:
             raise ConfigError("an architecture needs the key 'name': which network it is")
         return cls(**data)

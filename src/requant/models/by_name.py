@@ -13,8 +13,8 @@ from requant.errors import ConfigError, WeightsError
 from requant.models import published
 from requant.models.architecture import Architecture
 from requant.models.family import Family, per_channel
-from requant.models.suggest import did_you_mean
 from requant.preprocessing import Preprocessing
+from requant.suggest import did_you_mean
 
 
 def _name(architecture: Architecture) -> str:

@@ -9,9 +9,9 @@ from requant.models.by_name import TIMM, TORCHVISION
 from requant.models.efficientnet import EFFICIENTNET_LITE0
 from requant.models.family import Family
 from requant.models.resnet import RESNET50, RESNET50_CIFAR
-from requant.models.suggest import did_you_mean
 from requant.models.vgg import VGG16, VGG16_CIFAR, VGG_SMALL
 from requant.preprocessing import Preprocessing
+from requant.suggest import did_you_mean
 
 FAMILIES = {
     "vgg16": VGG16,

@@ -4,13 +4,12 @@ import pickle
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from requant.errors import WeightsError
-from requant.models.suggest import did_you_mean
+from requant.suggest import did_you_mean
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 NAMES_SHOWN = 3
@@ -39,11 +38,11 @@ def _require_file(path: Path) -> None:
     if path.suffix not in SUFFIXES:
         raise WeightsError(
             f"weights must be imagenet, none, or the path of a {', '.join(SUFFIXES)} file, not {str(path)!r}"
-            + did_you_mean(str(path), ["imagenet", "none"])
+            + did_you_mean(path, ["imagenet", "none"])
         )
     if not path.is_file():
-        beside = [str(other) for other in path.parent.glob("*") if other.suffix in SUFFIXES]
-        raise WeightsError(f"there is no weights file {path}{did_you_mean(str(path), beside) if beside else ''}")
+        beside = sorted(str(other) for other in path.parent.glob("*") if other.suffix in SUFFIXES)
+        raise WeightsError(f"there is no weights file {path}{did_you_mean(path, beside)}")
 
 
 def _load(path: Path) -> object:
@@ -56,7 +55,7 @@ def _load(path: Path) -> object:
             f"{path} is no plain state dict: it is damaged, or holds objects that only unpickling could read, which "
             "may run code; save model.state_dict() alone, best as .safetensors"
         ) from error
-    except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # damaged bytes make the readers raise whatever they stumble on
         raise WeightsError(
             f"cannot read {path} ({error}): it is damaged or of another format; fetch it again"
         ) from error
@@ -75,7 +74,7 @@ def require_fit(state: Mapping[str, Tensor], model: nn.Module, source: str) -> N
     """
     expected = model.state_dict()
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in expected]
+    unexpected = sorted(name for name in state if name not in expected)
     if missing or unexpected:
         raise WeightsError(
             f"the weights {source} do not fit the network: missing {_some(missing)}; unexpected {_some(unexpected)}; "

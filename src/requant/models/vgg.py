@@ -40,8 +40,6 @@ class Vgg(nn.Module):
         self.features = _features(stages, channels)
         self.classifier = _classifier(stages[-1][-1] * side * side, hidden, classes, dropout)
         self.apply(_initialise)
-        # Small first logits: the loss starts at that of a uniform guess, whatever the scale of the activations.
-        nn.init.normal_(self.classifier[-1].weight, std=0.01)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (batch, channels, size, size) to logits (batch, classes)."""

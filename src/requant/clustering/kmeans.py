@@ -33,20 +33,26 @@ def kmeans(values: NDArray[np.float32], centroids: int) -> NDArray[np.float32]:
 
 
 def _coarse_firsts(bins: Bins, groups: int) -> NDArray[np.intp]:
-    """Cuts half by the number of values, half by the cube root of the density.
+    """The first bin of each of so many groups, made by cutting the groups of greatest squared error at their means."""
+    firsts = np.zeros(1, np.intp)
+    while firsts.size < groups:
+        means, errors = _means_and_errors(bins, firsts)
+        most = min(groups - firsts.size, (firsts.size + 1) // 2)
+        worst = np.argsort(-errors, kind="stable")[:most]
+        worst = worst[errors[worst] > 0]
+        if not worst.size:
+            break
+        # A mean may round to the group's first point: the cut still leaves something on both sides.
+        cuts = np.maximum(np.searchsorted(bins.means, means[worst]), firsts[worst] + 1)
+        firsts = np.union1d(firsts, cuts)
+    return firsts
 
-    The cube root is how the centroids of many clusters lie (Panter and Dite, 1951); where one far value takes it all,
-    the number of values still resolves the rest.
-    """
-    widths = np.gradient(bins.means)
-    widths = np.ldexp(widths, -int(np.frexp(widths.max())[1]))  # exact, so that a power of two in the values cancels
-    by_density = np.cbrt(bins.counts * widths * widths)
-    return np.union1d(_even_cuts(by_density, groups // 2), _even_cuts(bins.counts.astype(np.float64), groups // 2))
 
-
-def _even_cuts(mass: NDArray[np.float64], pieces: int) -> NDArray[np.intp]:
-    cumulative = np.cumsum(mass)
-    return np.unique(np.searchsorted(cumulative, cumulative[-1] * (np.arange(pieces) / pieces)))
+def _means_and_errors(bins: Bins, firsts: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    means = bins.merged(firsts).means
+    sizes = np.diff(np.append(firsts, bins.counts.size))
+    deviations = bins.means - np.repeat(means, sizes)
+    return means, np.add.reduceat(bins.counts * deviations * deviations, firsts)
 
 
 def _lloyd(bins: Bins, firsts: NDArray[np.intp]) -> NDArray[np.intp]:

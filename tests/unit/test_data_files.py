@@ -139,7 +139,7 @@ MODES = {
     "one bit": lambda image: image.convert("1"),
     "alpha": as_alpha,
     "palette": lambda image: image.quantize(),
-    "16 bits": lambda image: Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257),
+    "16 bits": lambda image: Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 256 + 7),
 }
 
 

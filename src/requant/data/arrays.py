@@ -33,11 +33,7 @@ class ArrayImages:
         self.preprocessing = preprocessing
         self.augment = augment
         self.seed = seed
-
-    @property
-    def fixed(self) -> bool:
-        """True without augmentation."""
-        return self.augment == "none"
+        self.fixed = augment == "none"
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -51,18 +51,9 @@ class RandomCrops:
         self.crops = crops
         self.scale = scale
         self.flip = flip
-        self.fresh = fresh
         self.seed = seed
-
-    @property
-    def fixed(self) -> bool:
-        """True unless the crops are fresh each epoch."""
-        return not self.fresh
-
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """Files that could not be read."""
-        return self.pictures.skipped
+        self.fixed = not fresh
+        self.skipped = pictures.skipped
 
     def __len__(self) -> int:
         return self.crops
@@ -72,7 +63,7 @@ class RandomCrops:
 
     def __getitems__(self, indices: Sequence[int]) -> Tensor:
         epochs, items = np.divmod(np.asarray(indices, np.int64), len(self))
-        draws = uniforms(Purpose.CROP, self.seed, epochs if self.fresh else 0 * epochs, items, _DRAWS)
+        draws = uniforms(Purpose.CROP, self.seed, 0 * epochs if self.fixed else epochs, items, _DRAWS)
         sources = items % len(self.pictures)
         boxes = random_boxes(self.pictures.sizes[sources], self.scale, draws[:, :-1])
         images = torch.stack([self._crop(*pair) for pair in zip(sources.tolist(), boxes.tolist(), strict=True)])

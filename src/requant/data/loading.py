@@ -5,7 +5,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from requant.data.protocols import LabelledImages, UnlabeledImages
+from requant.data.protocols import Batched
 from requant.data.sampler import EpochSampler
 from requant.errors import ConfigError
 
@@ -13,7 +13,7 @@ Batch = TypeVar("Batch")
 
 
 def loader(
-    dataset: LabelledImages | UnlabeledImages,
+    dataset: Batched,
     batch_size: int,
     *,
     shuffle: bool,
@@ -24,7 +24,7 @@ def loader(
     """Batches of `batch_size` images (on each process of a distributed run); neither reads nor moves the global seed.
 
     Args:
-        dataset: from `labelled` or `unlabeled`.
+        dataset: from `labelled` or `unlabeled`, or one that reads their indices as they do.
         batch_size: images a batch, on each process.
         shuffle: a new order each epoch, equally many items on every process: for training. Without it every item comes
             exactly once, in order: for evaluation.

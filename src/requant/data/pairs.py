@@ -15,16 +15,8 @@ class LabelledPairs:
         assert len(images) == len(labels), f"{len(images)} images, {len(labels)} labels"
         self.images = images
         self.labels = labels
-
-    @property
-    def fixed(self) -> bool:
-        """True when an item's pixels do not depend on the epoch."""
-        return self.images.fixed
-
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """Files that could not be read."""
-        return self.images.skipped
+        self.fixed = images.fixed
+        self.skipped = images.skipped
 
     def __len__(self) -> int:
         return len(self.labels)

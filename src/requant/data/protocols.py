@@ -1,11 +1,18 @@
 """What every set of images offers: items by index, and whole batches by a list of indices."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 Split = Literal["train", "test"]
+
+
+class Batched(Protocol):
+    """The part of a data set that a loader needs."""
+
+    def __len__(self) -> int: ...
+    def __getitems__(self, indices: list[int]) -> Any: ...
 
 
 class UnlabeledImages(Protocol):
@@ -14,13 +21,10 @@ class UnlabeledImages(Protocol):
     An index is `epoch * len(self) + item`: random choices depend on the seed, the epoch and the item alone.
     """
 
-    @property
-    def fixed(self) -> bool:
-        """True when an item's pixels do not depend on the epoch."""
-
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """Files that are there but could not be read."""
+    fixed: bool
+    """True when an item's pixels do not depend on the epoch."""
+    skipped: tuple[str, ...]
+    """Files that are there but could not be read."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Tensor: ...
@@ -30,13 +34,10 @@ class UnlabeledImages(Protocol):
 class LabelledImages(Protocol):
     """Images as in `UnlabeledImages`, each with its class index, int64 (N,)."""
 
-    @property
-    def fixed(self) -> bool:
-        """True when an item's pixels do not depend on the epoch."""
-
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """Files that are there but could not be read."""
+    fixed: bool
+    """True when an item's pixels do not depend on the epoch."""
+    skipped: tuple[str, ...]
+    """Files that are there but could not be read."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...

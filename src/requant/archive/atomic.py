@@ -1,6 +1,7 @@
 """Replace a file by a new one, or leave it as it is."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from requant.errors import ArchiveError
@@ -21,11 +22,11 @@ def replace_file(path: Path, content: memoryview) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise ArchiveError(
-            f"cannot write {path} ({error.strerror or error}): {len(content)} bytes are needed in {path.parent}; "
-            "what was there before is unchanged"
+            f"cannot write {path} ({error.strerror or error}): {len(content)} bytes are needed in {path.parent}"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone already after the rename, and never was where its folder is none
+            temporary.unlink()
 
 
 def _write_synced(path: Path, content: memoryview) -> None:

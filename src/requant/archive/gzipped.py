@@ -48,7 +48,7 @@ def read(file: h5py.File, manifest: Manifest) -> dict[str, Codebook | NDArray[An
     """
     counts = [entry.centroids or 0 for entry in manifest.tensors]
     centroids = open_dataset(file, CENTROIDS, DTYPES["float32"], (sum(counts),))[()]
-    books = np.split(centroids, np.cumsum(counts)[:-1])
+    books = np.split(centroids, np.cumsum(counts))[:-1]
     return {entry.name: _read_tensor(file, entry, book) for entry, book in zip(manifest.tensors, books, strict=True)}
 
 

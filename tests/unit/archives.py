@@ -1,0 +1,53 @@
+"""A small network with every case an archive has to hold, for the archive's tests."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from requant.archive import ArchiveReport, save
+from requant.clustering import cluster
+from requant.codebook import Codebook
+
+CENTROIDS = {"0.weight": 16, "0.bias": 1, "1.running_var": 2, "3.weight": 5}
+
+
+class Extra(nn.Module):
+    """Buffers of other types, of no dimension and of no values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("of_16_bits", torch.tensor([1.5, -2.0], dtype=torch.float16))
+        self.register_buffer("of_64_bits", torch.tensor([[0.1]], dtype=torch.float64))
+        self.register_buffer("mask", torch.tensor([True, False, True]))
+        self.register_buffer("nothing", torch.zeros(0, 3))
+        self.register_buffer("of_8_bits", torch.arange(5, dtype=torch.uint8))
+
+
+def network(seed: int = 0) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 7), Extra())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(generator=generator)
+        model[1].running_var.uniform_(0.5, 2, generator=generator)
+        model[1].num_batches_tracked.fill_(12_345_678_901)
+    return model
+
+
+def quantize(model: nn.Module, centroids: dict[str, int]) -> dict[str, Codebook]:
+    state = model.state_dict()
+    codebooks = {name: cluster(state[name], k, name=name) for name, k in centroids.items()}
+    for name, codebook in codebooks.items():
+        state[name].copy_(torch.from_numpy(codebook.dense()))
+    return codebooks
+
+
+def saved(path: Path, storage: str = "packed", seed: int = 0) -> tuple[nn.Module, dict[str, Codebook], ArchiveReport]:
+    model = network(seed)
+    codebooks = quantize(model, CENTROIDS)
+    return (
+        model,
+        codebooks,
+        save(path, model, codebooks, storage=storage, provenance={"seed": seed, "über": [1.5, None]}),
+    )

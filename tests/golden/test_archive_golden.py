@@ -1,0 +1,33 @@
+"""Archives of format 1, written once: every later version must load them to the same values.
+
+`archive_<storage>_1.h5` were saved from `archives.network()` by `archives.saved`; `archive_1.safetensors` holds the
+tensors. The files are never written again: a new format gets new ones beside them.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from requant.archive import STORAGES, read
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_archives_of_format_1_load_for_ever(storage: str) -> None:
+    expected = load_file(HERE / "archive_1.safetensors")
+    archive = read(HERE / f"archive_{storage}_1.h5")
+    found = {name: codebook.dense() for name, codebook in archive.codebooks.items()} | archive.dense
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        assert np.array_equal(found[name], values), name
+    assert {name: codebook.k for name, codebook in archive.codebooks.items()} == {
+        "0.weight": 16,
+        "0.bias": 1,
+        "1.running_var": 2,
+        "3.weight": 5,
+    }
+    assert archive.provenance == {"seed": 0, "über": [1.5, None]}

@@ -22,5 +22,5 @@ def main(config: DictConfig) -> object:
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's, about torch: nothing a user can do
     sys.exit(run_cli(main))

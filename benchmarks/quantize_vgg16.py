@@ -31,17 +31,18 @@ def measure(storage: str) -> None:
         started = time.perf_counter()
         compressed = compress(model, RULES, example_input(architecture), "equal_population")
         clustered = time.perf_counter()
-        report = save(path, compressed.model, compressed.codebooks, storage=storage, architecture=architecture.to_dict())
+        report = save(
+            path, compressed.model, compressed.codebooks, storage=storage, architecture=architecture.to_dict()
+        )
         stored = time.perf_counter()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         load(path)
         loaded = time.perf_counter()
     original = 4 * sum(p.numel() for p in model.parameters())
     parts = ", ".join(f"{name} {count:,}" for name, count in report.parts.items())
-    print(
-        f"{storage}: cluster {clustered - started:.1f} s, store {stored - clustered:.1f} s, load {loaded - stored:.1f} s, "
-        f"peak {peak:.2f} GiB; {report.bytes:,} of {original:,} bytes ({100 * (1 - report.bytes / original):.2f} % less): {parts}"
-    )
+    seconds = f"cluster {clustered - started:.1f} s, store {stored - clustered:.1f} s, load {loaded - stored:.1f} s"
+    less = f"{100 * (1 - report.bytes / original):.2f} % less"
+    print(f"{storage}: {seconds}, peak {peak:.2f} GiB; {report.bytes:,} of {original:,} bytes, {less}: {parts}")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,9 @@ _HELP = "python run.py --help lists the groups; python run.py --cfg job shows ev
 
 
 def _wrong_option(group: str, option: str, text: str) -> str:
-    options = re.findall(r"^[\t ]+([\w.-]+)$", text.split("Available options", 1)[-1].split("Config search path")[0], re.M)
+    options = re.findall(
+        r"^[\t ]+([\w.-]+)$", text.split("Available options", 1)[-1].split("Config search path")[0], re.M
+    )
     return f"{group}={option} is no option{_nearest(option, options)} Options: {', '.join(options)}"
 
 

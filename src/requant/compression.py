@@ -24,6 +24,11 @@ class Compressed:
     assignments: list[Assignment]
     tensors: list[TensorInfo]
 
+    def last_layer(self) -> set[str]:
+        """Names of the tensors of the layer with the highest number."""
+        last = max(tensor.layer for tensor in self.tensors)
+        return {tensor.name for tensor in self.tensors if tensor.layer == last}
+
 
 def compress(
     model: nn.Module,

@@ -232,9 +232,7 @@ def parse(config: DictConfig) -> Config:
 
 def result_settings(settings: Any) -> dict[str, Any]:
     """The settings that can change a result, as plain nested values (those marked aside left out)."""
-    return {
-        f.name: _plain(getattr(settings, f.name)) for f in fields(settings) if not f.metadata.get("aside", False)
-    }
+    return {f.name: _plain(getattr(settings, f.name)) for f in fields(settings) if not f.metadata.get("aside", False)}
 
 
 def all_settings(settings: Any) -> dict[str, Any]:
@@ -251,7 +249,7 @@ def _plain(value: Any) -> Any:
 
 def all_keys() -> list[str]:
     """Every key that can be set on the command line: groups and settings, dotted."""
-    return _keys(Config, "") + ["experiment"]
+    return [*_keys(Config, ""), "experiment"]
 
 
 def _keys(schema: Any, prefix: str) -> list[str]:

@@ -1,73 +1,29 @@
-"""Progress on the terminal: one bar with the time left; one line an epoch where the output is no terminal."""
+"""Progress on the terminal: bars with the time left; nothing where the output is no terminal."""
 
-from typing import Any
-
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as TimeLeftColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 console = Console()
 
 
-def bar() -> Progress:
-    """A progress bar: what, how far, time taken, time left."""
+def bar(*more: ProgressColumn) -> Progress:
+    """A progress bar: what, how far, time taken, time left, and `more` columns."""
     return Progress(
-        TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeLeftColumn(),
-        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        *more,
         console=console,
         disable=not console.is_terminal,
     )
-
-
-class EpochProgress(Callback):
-    """One bar over all the steps of a training, with the last epoch's loss and accuracy beside it."""
-
-    def __init__(self, label: str):
-        self.label = label
-        self.progress = bar()
-        self.task = TaskID(0)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar where a resumed training left off."""
-        if trainer.is_global_zero:
-            total = int(trainer.estimated_stepping_batches)
-            self.task = self.progress.add_task(self.label, total=total, completed=trainer.global_step, note="")
-            self.progress.start()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
-        """Advance."""
-        if trainer.is_global_zero:
-            self.progress.update(self.task, completed=trainer.global_step)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the figures of the epoch before, which are complete only now."""
-        self._show(trainer, pl_module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the last figures and close the bar."""
-        self._show(trainer, pl_module)
-        self.progress.stop()
-
-    def _show(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        curve = getattr(pl_module, "curve", [])
-        if trainer.is_global_zero and curve:
-            note = _note(curve[-1])
-            self.progress.update(self.task, note=note)
-            if not console.is_terminal:
-                console.print(f"{self.label}: epoch {len(curve)}/{trainer.max_epochs} {note}")
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the message below it can be read."""
-        self.progress.stop()
-
-
-def _note(epoch: dict[str, float]) -> str:
-    accuracy = f"  top-1 {100 * epoch['top1']:.2f} %" if "top1" in epoch else ""
-    return f"loss {epoch['loss']:.4f}{accuracy}"

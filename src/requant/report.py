@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from requant.progress import console
@@ -25,9 +26,9 @@ def result_table(result: Mapping[str, Any]) -> Table:
     title = f"{config['model']['name']} on {config['data']['name']}"
     if "size" in result:
         title += f": {config['clustering']['method']}, k = {config['centroids']}, {config['storage']['method']}"
-    table = Table(title=title, title_justify="left", caption_justify="left", caption=_caption(result))
-    for heading in ("", "bytes", "of original", "top-1", "correct / n", "top-5", "agreement", "KL (nats)", "worst class"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    table = Table(title=title, title_justify="left", caption_justify="left", caption=_caption(result), box=SIMPLE_HEAD)
+    for heading in ("", "bytes", "size", "top-1", "correct / n", "agreement", "KL (nats)", "worst"):
+        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for name in STUDENTS:
         if name in result["accuracy"]:
             table.add_row(name, *_sizes(result, name), *_figures(result["accuracy"][name]))
@@ -36,7 +37,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 def sweep_table(paths: Iterable[Path]) -> Table:
     """A line a run: what varied is read from the results."""
-    table = Table(title="All runs of this sweep", title_justify="left")
+    table = Table(title="All runs of this sweep", title_justify="left", box=SIMPLE_HEAD)
     for heading in ("run", "k", "bytes", "reduction", "teacher", "quantized", "retrained", "conventional", "agreement"):
         table.add_column(heading, justify="left" if heading == "run" else "right", overflow="fold")
     for path in paths:
@@ -55,20 +56,12 @@ def sweep_table(paths: Iterable[Path]) -> Table:
     return table
 
 
-def failures(errors: Mapping[str, str]) -> Table:
-    """The jobs of a sweep that failed, and why."""
-    table = Table("job", "error", title="Failed", title_justify="left")
-    for job, error in errors.items():
-        table.add_row(job, error)
-    return table
-
-
 def _sizes(result: Mapping[str, Any], name: str) -> tuple[str, str]:
     if "size" not in result:
         return "", ""
     size = result["size"]
     if name == "teacher":
-        return _bytes(size["original_bytes"]), "float32"
+        return _bytes(size["original_bytes"]), _percent(1.0)
     count = size["quantized_bytes"] if name == "quantized" else size["retrained_bytes"]
     return _bytes(count), _percent(count / size["original_bytes"])
 
@@ -78,10 +71,9 @@ def _figures(accuracy: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         _percent(accuracy["top1"]),
         f"{accuracy['correct']} / {accuracy['n']}",
-        _percent(accuracy["top5"]),
         _percent(accuracy["agreement"]),
         "" if accuracy["kl"] is None else f"{accuracy['kl']:.4f}",
-        f"{_percent(worst['top1'])} (class {worst['class']})",
+        _percent(worst["top1"]),
     )
 
 
@@ -89,7 +81,8 @@ def _caption(result: Mapping[str, Any]) -> str:
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
     if "size" not in result:
         return seconds
-    return f"size reduced by {_percent(result['size']['size_reduction'])}; {seconds}"
+    reduction = _percent(result["size"]["size_reduction"])
+    return f"Size reduced by {reduction}. Agreement and KL: with the teacher; worst: the worst class.\nTime: {seconds}"
 
 
 def _bytes(count: int | None) -> str:

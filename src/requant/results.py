@@ -1,14 +1,22 @@
 """result.json: written last and atomically, so that it marks a run as done; many of them make one table."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from requant.errors import UserError
 from requant.files import write_json
+
+if TYPE_CHECKING:
+    from requant.archive import ArchiveReport
+    from requant.compression import Compressed
+    from requant.evaluation import Accuracy
+    from requant.retraining import History
 
 RESULT = "result.json"
 STUDENTS = ("teacher", "quantized", "retrained", "conventional")
@@ -61,4 +69,61 @@ def row(result: Mapping[str, Any]) -> dict[str, Any]:
     for student in STUDENTS:
         accuracy = result["accuracy"].get(student) or {}
         flat |= {f"{student}_{key}": accuracy.get(key) for key in ("top1", "correct", "n", "agreement", "kl")}
+    return flat
+
+
+def findings(
+    compressed: Compressed,
+    reports: Mapping[str, ArchiveReport],
+    accuracy: Mapping[str, Accuracy],
+    histories: Mapping[str, History],
+) -> dict[str, Any]:
+    """What a run found out, as result.json holds it: size, accuracy, plan, retrain and baseline."""
+    final = reports.get("retrained", reports["quantized"])
+    original = 4 * sum(tensor.values for tensor in compressed.tensors)
+    size = {
+        "original_bytes": original,
+        "quantized_bytes": reports["quantized"].bytes,
+        "retrained_bytes": reports["retrained"].bytes if "retrained" in reports else None,
+        "size_reduction": 1 - final.bytes / original,
+        "parts": dict(final.parts),
+    }
+    keys = {"retrained": "retrain", "conventional": "baseline"}
+    return {
+        "size": size,
+        "accuracy": {name: found.to_dict() for name, found in accuracy.items()},
+        "plan": _plan(compressed, final),
+        **{keys[name]: history.to_dict() for name, history in histories.items()},
+    }
+
+
+def _plan(compressed: Compressed, final: ArchiveReport) -> list[dict[str, Any]]:
+    """What became of each clustered tensor."""
+    return [
+        {
+            "layer": assignment.tensor.layer,
+            "kind": assignment.tensor.kind,
+            "name": (name := assignment.tensor.name),
+            "values": assignment.tensor.values,
+            "centroids": compressed.codebooks[name].k,
+            "method": assignment.method,
+            "bytes": final.tensors[name],
+            "entropy_bits": compressed.codebooks[name].entropy_bits,
+        }
+        for assignment in compressed.assignments
+    ]
+
+
+def summary(result: Mapping[str, Any]) -> dict[str, float]:
+    """The paper's quantities of a run, flat."""
+    size = result["size"]
+    final = size["retrained_bytes"] or size["quantized_bytes"]
+    flat = {
+        "bytes": final,
+        "bits_per_weight": 8 * final / (size["original_bytes"] / 4),
+        "size_reduction": size["size_reduction"],
+        "seconds": sum(result["seconds"].values()),
+    }
+    for name, found in result["accuracy"].items():
+        flat |= {f"{name}_top1": found["top1"], f"{name}_agreement": found["agreement"]}
     return flat

@@ -17,7 +17,6 @@ from requant.data import fingerprint
 from requant.errors import ConfigError
 from requant.files import write_json
 
-RESULT = "result.json"
 SETTINGS = "settings.json"
 
 
@@ -30,7 +29,8 @@ def teacher_hash(settings: Config) -> str:
     """16 hex digits over what determines a trained teacher: architecture, recipe, data."""
     identity = _identity(settings)
     model = {k: v for k, v in identity["model"].items() if k != "quantize"}
-    return _hash({"model": model, "teacher": identity["teacher"], "data": identity["data"], "version": version("requant")})
+    data = {k: v for k, v in identity["data"].items() if k != "limit"}
+    return _hash({"model": model, "teacher": identity["teacher"], "data": data, "version": version("requant")})
 
 
 def run_folder(settings: Config) -> Path:
@@ -69,7 +69,9 @@ def _identity(settings: Config) -> dict[str, Any]:
     weights = settings.model.weights
     if weights not in ("imagenet", "trained", "none"):
         weights = _content(weights) or weights
-    return result_settings(replace(settings, data=data, unlabeled=unlabeled, model=replace(settings.model, weights=weights)))
+    return result_settings(
+        replace(settings, data=data, unlabeled=unlabeled, model=replace(settings.model, weights=weights))
+    )
 
 
 @cache

@@ -16,11 +16,11 @@ class SweepTable(Callback):
     def __init__(self) -> None:
         self.paths: list[Any] = []
 
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:  # noqa: ARG002
         """Remember the result of a job that was completed."""
         if job_return.status == JobStatus.COMPLETED:
             self.paths.append(job_return.return_value)
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # noqa: ARG002
         """Print the table."""
         console.print(sweep_table(self.paths))

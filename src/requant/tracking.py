@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+Mode = Literal["online", "offline", "disabled"]
 
 
 class Tracker:
@@ -30,7 +32,14 @@ class Tracker:
 
 @contextmanager
 def tracking(
-    folder: Path, name: str, project: str, mode: str, *, group: str, identity: str, settings: Mapping[str, Any]
+    folder: Path,
+    name: str,
+    project: str,
+    mode: str,
+    *,
+    group: str,
+    identity: str,
+    settings: Mapping[str, Any],
 ) -> Iterator[Tracker]:
     """A tracker; where `name` is wandb, its run has id `identity`, group `group`, and is finished whatever happens."""
     if name != "wandb":
@@ -39,7 +48,13 @@ def tracking(
     import wandb
 
     run = wandb.init(
-        project=project, mode=mode, group=group, id=identity, resume="allow", dir=folder, config=_flat(settings)
+        project=project,
+        mode=cast("Mode", mode),
+        group=group,
+        id=identity,
+        resume="allow",
+        dir=folder,
+        config=_flat(settings),
     )
     failed = True
     try:

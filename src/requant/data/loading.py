@@ -20,6 +20,7 @@ def loader(
     seed: int = 0,
     workers: int = 0,
     drop_last: bool = False,
+    shard: bool = True,
 ) -> DataLoader[Any]:
     """Batches of `batch_size` images (on each process of a distributed run); neither reads nor moves the global seed.
 
@@ -31,13 +32,14 @@ def loader(
         seed: of the order.
         workers: processes that prepare batches beside this one; the result does not depend on it.
         drop_last: leave out a last batch that is not full.
+        shard: in a distributed run, give each process its share. Final figures come from one process that sees all.
 
     Raises:
         ConfigError: a batch size or number of workers that is too small, or no batch at all.
     """
     if batch_size < 1 or workers < 0:
         raise ConfigError(f"batch_size is {batch_size} and workers {workers}; set at least 1 and at least 0")
-    sampler = EpochSampler(len(dataset), shuffle, seed, drop_last_uneven=shuffle)
+    sampler = EpochSampler(len(dataset), shuffle, seed, drop_last_uneven=shuffle) if shard else range(len(dataset))
     if drop_last and len(sampler) < batch_size:
         raise ConfigError(f"{len(sampler)} images do not fill one batch of {batch_size}; set a smaller batch_size")
     return DataLoader(

@@ -42,7 +42,9 @@ def _draw_size(axes: Axes, size: Mapping[str, Any]) -> None:
         bottom += height
     axes.set_xticks([0, 1], ["original", "stored"])
     axes.set_ylabel(f"size ({unit})")
-    axes.annotate(f"−{100 * size['size_reduction']:.1f} %", (1, bottom), (0, 3), textcoords="offset points", ha="center")
+    axes.annotate(
+        f"−{100 * size['size_reduction']:.1f} %", (1, bottom), (0, 3), textcoords="offset points", ha="center"
+    )
     axes.legend(*_reversed(axes), frameon=False, fontsize=6.5, loc="upper right")
 
 

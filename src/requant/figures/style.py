@@ -1,7 +1,8 @@
-"""One style for all figures: sized for a two-column page, colour-blind safe, told apart in grey by marks and hatches."""
+"""One style for all figures: sized for a two-column page, colour-blind safe, told apart in grey by hatches."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
@@ -20,7 +21,8 @@ MARKERS = {"teacher": "", "quantized": "x", "retrained": "o", "conventional": "s
 @contextmanager
 def style() -> Iterator[None]:
     """The settings of matplotlib that every figure shares."""
-    settings = {
+    settings: dict[Any, Any] = {
+        "backend": "agg",
         "font.size": 8,
         "axes.titlesize": 8,
         "axes.labelsize": 8,
@@ -32,5 +34,5 @@ def style() -> Iterator[None]:
         "savefig.dpi": 200,
         "pdf.fonttype": 42,
     }
-    with mpl.rc_context({"backend": "agg", **settings}):
+    with mpl.rc_context(settings):
         yield

@@ -14,11 +14,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from requant.errors import UserError
-from requant.progress import EpochProgress
 from requant.recipe import Recipe
 from requant.retraining.checkpoint import LAST, AtomicCheckpointIO, every_epoch
 from requant.retraining.module import Retraining
 from requant.retraining.objectives import Objective
+from requant.retraining.progress import EpochProgress
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from requant.data import loader
 from requant.progress import bar
@@ -79,8 +80,9 @@ def retrain(
     """Train what is not quantized until the student's outputs match the teacher's on unlabeled images, in place.
 
     (Thonglek et al., IJCNN 2020, section III.) `codebooks` names the quantized tensors, which stand still; `only`
-    narrows what is trained further. `teacher_outputs="once"` computes the teacher's outputs before the first epoch where
-    the images allow it. `training` goes to `requant.retraining.loop.fit` (statistics, test, folder, trainer, loggers, label).
+    narrows what is trained further. `teacher_outputs="once"` computes the teacher's outputs before the first epoch
+    where the images allow it. `training` goes to `requant.retraining.loop.fit`: statistics, test, folder, trainer,
+    loggers, label.
     """
     recipe = recipe or Recipe()
     images = TensorImages(images) if isinstance(images, Tensor) else images
@@ -99,18 +101,11 @@ def predict(teacher: nn.Module, images: Images, batch_size: int, workers: int = 
     """The teacher's logits (N, C) for every image of epoch 0, on the CPU."""
     device = next(teacher.parameters()).device
     teacher.eval()
-    batches = [list(range(i, min(i + batch_size, len(images)))) for i in range(0, len(images), batch_size)]
-    order = torch.utils.data.DataLoader(
-        images, batch_sampler=batches, collate_fn=_as_it_is, num_workers=workers  # type: ignore[arg-type]
-    )
+    order: DataLoader[Any] = loader(images, batch_size, shuffle=False, workers=workers, shard=False)
     with bar() as progress:
-        task = progress.add_task("teacher's outputs", total=len(batches), note="")
+        task = progress.add_task("teacher's outputs", total=len(order))
         logits = []
         for batch in order:
             logits.append(teacher(batch.to(device)).float().cpu())
             progress.advance(task)
     return torch.cat(logits)
-
-
-def _as_it_is(batch: Tensor) -> Tensor:
-    return batch

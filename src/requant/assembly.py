@@ -1,0 +1,147 @@
+"""From settings to parts: each function reads the config and returns a plain value that knows nothing of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from requant import archive, data
+from requant.clustering import METHODS
+from requant.config import Config, RetrainConfig, all_settings
+from requant.data.cache import cache_folder
+from requant.errors import ConfigError
+from requant.models import Architecture, build, load_weights, preprocessing
+from requant.plan import Rule
+from requant.progress import console
+from requant.runs import teacher_hash
+from requant.teacher import train_teacher
+
+
+def check(settings: Config) -> None:
+    """Refuse what can be refused before any work is done. Raises ConfigError or PlanError."""
+    if settings.clustering.method not in METHODS:
+        raise ConfigError(f"clustering.method={settings.clustering.method}: choose one of {', '.join(METHODS)}")
+    if settings.storage.method not in archive.STORAGES:
+        raise ConfigError(f"storage.method={settings.storage.method}: choose one of {', '.join(archive.STORAGES)}")
+    if settings.model.classes != data.classes(settings.data.name):
+        raise ConfigError(
+            f"model.classes={settings.model.classes}, but data={settings.data.name} has "
+            f"{data.classes(settings.data.name)}: set model.classes, or choose another model or data"
+        )
+    rules(settings)
+
+
+def rules(settings: Config) -> list[Rule]:
+    """The plan's rules."""
+    return [Rule.from_mapping(rule, position) for position, rule in enumerate(settings.plan.rules, start=1)]
+
+
+def architecture(settings: Config) -> Architecture:
+    """The network, without weights."""
+    model = settings.model
+    return Architecture(model.name, model.classes, model.channels, model.image_size, model.width)
+
+
+def test_images(settings: Config) -> data.LabelledImages:
+    """What accuracy is measured on."""
+    source, wanted = settings.data, preprocessing(architecture(settings))
+    return data.labelled(source.name, "test", wanted, root=source.root, limit=source.limit)
+
+
+def training_images(settings: Config, augment: str, seed: int) -> data.LabelledImages:
+    """The original training images with their labels: for teachers and for the conventional baseline."""
+    source = settings.data
+    return data.labelled(
+        source.name,
+        "train",
+        preprocessing(architecture(settings)),
+        root=source.root,
+        train_root=source.train_root,
+        augment=augment,
+        limit=source.train_limit,
+        seed=seed,
+    )
+
+
+def unlabeled_images(settings: Config) -> data.UnlabeledImages:
+    """What the proposed retraining looks at."""
+    source = settings.unlabeled
+    return data.unlabeled(
+        source.name,
+        preprocessing(architecture(settings)),
+        root=source.root,
+        crops=source.crops,
+        scale=(source.scale[0], source.scale[1]),
+        flip=source.flip,
+        fresh=source.fresh,
+        limit=source.limit,
+        seed=settings.seed,
+    )
+
+
+def retrainings(settings: Config) -> Iterator[tuple[str, RetrainConfig]]:
+    """Names and settings of the retrainings: `retrained`, and the baseline `conventional` where it can be done."""
+    if settings.retrain.method == "none":
+        return
+    yield "retrained", settings.retrain
+    if settings.baseline.method == "none" or settings.retrain.method == "conventional":
+        return
+    if data.has_training_images(settings.data.name, settings.data.train_root):
+        yield "conventional", settings.baseline
+    else:
+        console.print(
+            f"Without the conventional baseline: data={settings.data.name} has no training images here "
+            "(data.train_root=<folder> gives them; retrain@baseline=none silences this)."
+        )
+
+
+def retraining_images(settings: Config, recipe: RetrainConfig) -> Any:
+    """What a retraining is done on."""
+    if recipe.method == "conventional":
+        return training_images(settings, recipe.augment, settings.seed)
+    return unlabeled_images(settings)
+
+
+def trainer(settings: Config) -> dict[str, Any]:
+    """Arguments of Lightning's Trainer."""
+    names = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision")
+    return {name: getattr(settings.trainer, name) for name in names}
+
+
+def teacher(settings: Config) -> nn.Module:
+    """The network to compress, with its weights; trained first where they are `trained` and not there yet."""
+    weights = settings.model.weights
+    if weights == "trained":
+        path = teacher_path(settings)
+        if not path.exists():
+            _train(settings, path)
+        weights = str(path)
+    torch.manual_seed(settings.seed)
+    model = build(architecture(settings))
+    load_weights(model, weights, architecture(settings))
+    return model.to(memory_format=torch.channels_last).eval()
+
+
+def teacher_path(settings: Config) -> Path:
+    """Where a trained teacher is kept."""
+    name = f"{settings.model.name.replace(':', '-')}-{settings.data.name}-{teacher_hash(settings)}"
+    return cache_folder() / "teachers" / f"{name}.safetensors"
+
+
+def _train(settings: Config, path: Path) -> None:
+    recipe = settings.teacher
+    console.print(f"Training the teacher, once: {recipe.epochs} epochs on {settings.data.name}, kept as {path}")
+    train_teacher(
+        path,
+        architecture(settings),
+        training_images(settings, recipe.augment, recipe.seed),
+        data.loader(test_images(settings), settings.data.batch_size, shuffle=False, workers=settings.data.workers),
+        recipe,
+        label_smoothing=recipe.label_smoothing,
+        seed=recipe.seed,
+        workers=settings.data.workers,
+        trainer={"accelerator": settings.trainer.accelerator, "precision": settings.trainer.precision},
+        settings=all_settings(recipe),
+    )

@@ -1,0 +1,208 @@
+"""The real command line, on the embedded data, in processes of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from requant.archive import load, read
+from requant.compression import check_placed
+
+ROOT = Path(__file__).parents[2]
+QUICK = ("teacher.epochs=2", "data.train_limit=600", "data.limit=200", "unlabeled.limit=200", "retrain.epochs=2")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests of this file, so that the teacher is trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def run(cache: Path, out: Path, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"REQUANT_CACHE": str(cache), "COLUMNS": "100", "WANDB_SILENT": "true"}
+    command = [sys.executable, str(ROOT / "run.py"), *overrides, f"out={out}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def results(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(out.rglob("result.json"))]
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    """The result less seconds and paths; the rest must repeat bit for bit."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: strip(v) for k, v in value.items() if not k.startswith("seconds") and k not in ("out", "force")}
+        return [strip(v) for v in value] if isinstance(value, list) else value
+
+    return dict(strip(result))
+
+
+@pytest.fixture(scope="module")
+def first(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A whole run: its folder and what it printed."""
+    out = tmp_path_factory.mktemp("first")
+    printed = run(cache, out, *QUICK).stdout
+    (path,) = out.rglob("result.json")
+    return path.parent, printed
+
+
+def test_a_run_ends_in_a_table_a_picture_and_paths(first: tuple[Path, str]) -> None:
+    folder, printed = first
+    for word in ("teacher", "quantized", "retrained", "conventional", "agreement", "summary.png", "retrained.h5"):
+        assert word in printed
+    assert (folder / "summary.png").read_bytes().startswith(b"\x89PNG")
+    assert {p.name for p in folder.iterdir()} >= {"quantized.h5", "retrained.h5", "conventional.h5", "settings.json"}
+    assert not list(folder.rglob("last.ckpt"))
+
+
+def test_the_result_says_what_the_contract_promises(first: tuple[Path, str]) -> None:
+    folder, _ = first
+    result = json.loads((folder / "result.json").read_text())
+    assert set(result) >= {
+        "config",
+        "hash",
+        "git",
+        "versions",
+        "machine",
+        "seconds",
+        "size",
+        "accuracy",
+        "retrain",
+        "plan",
+    }
+    assert folder.name.endswith(result["hash"])
+    size = result["size"]
+    assert size["quantized_bytes"] == (folder / "quantized.h5").stat().st_size
+    assert size["retrained_bytes"] == (folder / "retrained.h5").stat().st_size == sum(size["parts"].values())
+    assert size["size_reduction"] == 1 - size["retrained_bytes"] / size["original_bytes"]
+    for name in ("teacher", "quantized", "retrained", "conventional"):
+        accuracy = result["accuracy"][name]
+        assert accuracy["n"] == 200
+        assert accuracy["top1"] == accuracy["correct"] / 200
+    assert result["retrain"]["images_seen"] == 400
+    assert [entry["epoch"] for entry in result["retrain"]["curve"]] == [1, 2]
+    assert [entry["layer"] for entry in result["plan"]] == list(range(2, 9))
+
+
+def test_the_last_epoch_counts_what_the_stored_network_does(first: tuple[Path, str]) -> None:
+    """The curve is measured on the network in memory, the result on the one loaded back: they must agree."""
+    result = json.loads((first[0] / "result.json").read_text())
+    assert result["retrain"]["curve"][-1]["correct"] == result["accuracy"]["retrained"]["correct"]
+
+
+def test_the_retrained_network_is_still_on_its_centroids(first: tuple[Path, str]) -> None:
+    folder, _ = first
+    quantized, retrained = read(folder / "quantized.h5"), read(folder / "retrained.h5")
+    model = load(folder / "retrained.h5")
+    check_placed(model, quantized.codebooks)
+    assert set(retrained.codebooks) == set(quantized.codebooks)
+    moved = [
+        n for n, v in model.state_dict().items() if not torch.equal(v, load(folder / "quantized.h5").state_dict()[n])
+    ]
+    assert "features.0.weight" in moved
+
+
+def test_a_done_run_is_only_shown(cache: Path, first: tuple[Path, str]) -> None:
+    folder, _ = first
+    before = (folder / "result.json").stat().st_mtime_ns
+    printed = run(cache, folder.parents[2], *QUICK).stdout
+    assert "done already" in printed
+    assert (folder / "result.json").stat().st_mtime_ns == before
+
+
+def test_the_same_settings_give_the_same_bits(cache: Path, first: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = first
+    run(cache, tmp_path, *QUICK)
+    (again,) = tmp_path.rglob("result.json")
+    assert without_times(json.loads(again.read_text())) == without_times(
+        json.loads((folder / "result.json").read_text())
+    )
+    for name in ("quantized.h5", "retrained.h5", "conventional.h5"):
+        assert (again.parent / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_a_killed_run_goes_on_to_the_same_result(cache: Path, first: tuple[Path, str], tmp_path: Path) -> None:
+    environment = os.environ | {"REQUANT_CACHE": str(cache)}
+    command = [sys.executable, str(ROOT / "run.py"), f"out={tmp_path}", *QUICK]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.rglob("last.ckpt")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not results(tmp_path)
+    run(cache, tmp_path, *QUICK)
+    expected = json.loads((first[0] / "result.json").read_text())
+    assert without_times(results(tmp_path)[0]) == without_times(expected)
+
+
+def test_a_sweep_makes_a_result_a_job_and_one_table(cache: Path, tmp_path: Path) -> None:
+    printed = run(cache, tmp_path, "-m", *QUICK, "centroids=2,4,8", "retrain=none").stdout
+    assert "All runs of this sweep" in printed
+    found = results(tmp_path)
+    assert sorted(r["config"]["centroids"] for r in found) == [2, 4, 8]
+    sizes = {r["config"]["centroids"]: r["size"]["quantized_bytes"] for r in found}
+    assert sizes[2] < sizes[4] < sizes[8]
+
+
+def test_wandb_offline_is_finished_even_twice_in_one_process(cache: Path, tmp_path: Path) -> None:
+    run(cache, tmp_path, "-m", *QUICK, "centroids=4,8", "logger=wandb", "retrain.epochs=1", "retrain@baseline=none")
+    assert len(list(tmp_path.rglob("*.wandb"))) == 2
+
+
+def test_only_the_last_layer(cache: Path, tmp_path: Path) -> None:
+    run(cache, tmp_path, *QUICK, "retrain=last_layer", "retrain.epochs=1", "retrain@baseline=none", "storage=gzip")
+    (folder,) = (path.parent for path in tmp_path.rglob("result.json"))
+    before, after = load(folder / "quantized.h5").state_dict(), load(folder / "retrained.h5").state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"classifier"}
+    assert len(moved) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["centroid=8"], "did you mean centroids"),
+        (["model=vgg17"], "did you mean vgg16"),
+        (["centroids=300"], "1 to 256"),
+        (["retrain.epochs=many"], "retrain.epochs"),
+        (["model.weights=nowhere.pt"], "nowhere.pt"),
+        (["data=imagenet"], "model.classes=10"),
+        (["unlabeled=folder"], "unlabeled.root"),
+        (["unlabeled=folder", "unlabeled.root=/nowhere"], "/nowhere"),
+        (["plan.rules=[{layers: '40', kind: weight, centroids: 4}]"], "layers 40"),
+        (["plan.rules=[{kind: wieght, centroids: 4}]"], "weight"),
+        (["plan.rules=[{name: 'conv9', centroids: 4}]"], "conv9"),
+        (["plan.rules=[{kind: weight, centroids: 4},{kind: bias, centroids: 1}]", *QUICK], "nothing is left to train"),
+    ],
+)
+def test_a_users_mistake_is_one_message(cache: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
+    done = run(cache, tmp_path, *QUICK, *overrides, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not results(tmp_path)
+
+
+def test_help_explains_groups_and_settings(cache: Path, tmp_path: Path) -> None:
+    printed = run(cache, tmp_path, "--help").stdout
+    for word in (
+        "python run.py -m centroids=",
+        "unlabeled.root",
+        "efficientnet_lite0",
+        "equal_population",
+        "force=true",
+    ):
+        assert word in printed

@@ -177,12 +177,16 @@ def _retrain(job: Run, name: str, recipe: RetrainConfig, student: nn.Module, ima
     }
     if recipe.method == "conventional":
         return retrain_with_labels(student, images, label="retrain with labels", **common)
-    matching: dict[str, Any] = {
-        "loss": recipe.loss,
-        "temperature": recipe.temperature,
-        "teacher_outputs": recipe.teacher_outputs,
-    }
-    return retrain(student, job.teacher, images, label="retrain without labels", **matching, **common)
+    return retrain(
+        student,
+        job.teacher,
+        images,
+        loss=recipe.loss,
+        temperature=recipe.temperature,
+        teacher_outputs=recipe.teacher_outputs,
+        label="retrain without labels",
+        **common,
+    )
 
 
 def _tracker(job: Run) -> AbstractContextManager[Tracker]:

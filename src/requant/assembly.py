@@ -132,7 +132,9 @@ def teacher_path(settings: Config) -> Path:
 
 def _train(settings: Config, path: Path) -> None:
     recipe = settings.teacher
-    console.print(f"Training the teacher, once: {recipe.epochs} epochs on {settings.data.name}, kept as {path}")
+    console.print(
+        f"Training the teacher, once: {recipe.epochs} epochs on {settings.data.name}, kept as {path}", soft_wrap=True
+    )
     train_teacher(
         path,
         architecture(settings),

@@ -28,6 +28,9 @@ def main(entry: Callable[[], Any]) -> int:
     except UserError as error:
         stderr.print(f"[bold red]Error:[/] {_escape(str(error))}")
         return 2
+    except OSError as error:  # a full disk, a folder that may not be written
+        stderr.print(f"[bold red]Error:[/] {_escape(str(error))}. The same command goes on where this one stopped.")
+        return 2
     except (HydraException, OmegaConfBaseException) as error:
         stderr.print(f"[bold red]Error in the settings:[/] {_escape(explain(error, sys.argv[1:]))}")
         return 2

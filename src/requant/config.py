@@ -62,8 +62,9 @@ class RetrainConfig(Recipe):
     loss: str = "kl"
     """Between output vectors: kl, mse (on probabilities), ce (against the teacher's probabilities)."""
     temperature: float = 1.0
-    statistics: str = "update"
-    """Batch norm's running mean and variance during retraining: update or keep (normalise with them)."""
+    statistics: str = "keep"
+    """Batch norm's running mean and variance: keep (and normalise with them), or update (and normalise with the
+    batch). On images from elsewhere `update` takes on their statistics, which costs accuracy."""
     teacher_outputs: str = "once"
     """once (computed before the first epoch where the images are the same in every epoch) or live."""
     augment: str = "none"

@@ -26,8 +26,15 @@ def result_table(result: Mapping[str, Any]) -> Table:
     title = f"{config['model']['name']} on {config['data']['name']}"
     if "size" in result:
         title += f": {config['clustering']['method']}, k = {config['centroids']}, {config['storage']['method']}"
-    table = Table(title=title, title_justify="left", caption_justify="left", caption=_caption(result), box=SIMPLE_HEAD)
-    for heading in ("", "bytes", "size", "top-1", "correct / n", "agreement", "KL (nats)", "worst"):
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+        caption=_caption(result),
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for heading in ("", "bytes", "size", "top-1", "correct", "agrees", "KL", "worst"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for name in STUDENTS:
         if name in result["accuracy"]:
@@ -38,7 +45,17 @@ def result_table(result: Mapping[str, Any]) -> Table:
 def sweep_table(paths: Iterable[Path]) -> Table:
     """A line a run: what varied is read from the results."""
     table = Table(title="All runs of this sweep", title_justify="left", box=SIMPLE_HEAD)
-    for heading in ("run", "k", "bytes", "reduction", "teacher", "quantized", "retrained", "conventional", "agreement"):
+    for heading in (
+        "run",
+        "k",
+        "bytes",
+        "smaller %",
+        "teacher %",
+        "quantized %",
+        "retrained %",
+        "conventional %",
+        "agrees %",
+    ):
         table.add_column(heading, justify="left" if heading == "run" else "right", overflow="fold")
     for path in paths:
         result = read_result(path)
@@ -70,7 +87,7 @@ def _figures(accuracy: Mapping[str, Any]) -> tuple[str, ...]:
     worst = accuracy["worst_class"]
     return (
         _percent(accuracy["top1"]),
-        f"{accuracy['correct']} / {accuracy['n']}",
+        f"{accuracy['correct']:,}",
         _percent(accuracy["agreement"]),
         "" if accuracy["kl"] is None else f"{accuracy['kl']:.4f}",
         _percent(worst["top1"]),
@@ -78,11 +95,13 @@ def _figures(accuracy: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _caption(result: Mapping[str, Any]) -> str:
+    lines = [f"n = {result['accuracy']['teacher']['n']:,} images; in %: top-1, that of the worst class"]
+    if "size" in result:
+        lines[0] += ", size against float32,"
+        lines.append("agreement with the teacher; KL from the teacher in nats")
+        lines.append(f"size reduced by {_percent(result['size']['size_reduction'])} %")
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
-    if "size" not in result:
-        return seconds
-    reduction = _percent(result["size"]["size_reduction"])
-    return f"Size reduced by {reduction}. Agreement and KL: with the teacher; worst: the worst class.\nTime: {seconds}"
+    return "\n".join([*lines, seconds])
 
 
 def _bytes(count: int | None) -> str:
@@ -90,4 +109,5 @@ def _bytes(count: int | None) -> str:
 
 
 def _percent(fraction: float | None) -> str:
-    return "" if fraction is None else f"{100 * fraction:.2f} %"
+    """As the columns headed % hold it."""
+    return "" if fraction is None else f"{100 * fraction:.2f}"

@@ -72,6 +72,12 @@ def test_batch_norm_updates_unless_told_to_keep() -> None:
         assert (not torch.equal(student[1].running_mean, teacher[1].running_mean)) == expected
 
 
+def test_training_with_labels_updates_batch_norm() -> None:
+    student = network()
+    retrain_with_labels(student, Labelled(), recipe=RECIPE)
+    assert not torch.equal(student[1].running_mean, network()[1].running_mean)
+
+
 def test_the_teacher_is_left_as_it_was_and_outside_the_checkpoint(tmp_path: Path) -> None:
     teacher = network(1)
     before = copy.deepcopy(teacher.state_dict())

@@ -78,9 +78,9 @@ def _draw_curve(axes: Axes, result: Mapping[str, Any]) -> None:
             line = "-" if name == "retrained" else "--"
             axes.plot(epochs, top1, line, color=COLOURS[name], marker=MARKERS[name], markersize=3, label=label)
     axes.plot([0], [start], MARKERS["quantized"], color=COLOURS["quantized"])
-    axes.annotate("quantized", (0, start), (5, -2), textcoords="offset points", fontsize=7, va="top")
+    axes.annotate("quantized", (0, start), (6, 0), textcoords="offset points", fontsize=7, va="center")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch of retraining")
     axes.set_ylabel("top-1 (%)")
     if "retrain" in result:
-        axes.legend(frameon=False, loc="lower right", fontsize=7)
+        axes.legend(frameon=False, loc="best", fontsize=7)

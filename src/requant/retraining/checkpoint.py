@@ -1,12 +1,15 @@
 """Checkpoints that a kill cannot tear: written beside, synced, renamed; read without unpickling."""
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
+
+from requant.errors import UserError
 
 LAST = "last.ckpt"
 
@@ -33,7 +36,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read a checkpoint; anything but tensors and plain values is refused."""
         assert weights_only is not False
-        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            raise UserError(f"{path} cannot be read ({error}): remove it to start this training over") from error
         return checkpoint
 
 

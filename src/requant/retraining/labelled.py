@@ -20,15 +20,18 @@ def retrain_with_labels(
     only: Collection[str] | None = None,
     recipe: Recipe | None = None,
     label_smoothing: float = 0.0,
+    statistics: str = "update",
     workers: int = 0,
     seed: int = 0,
     **training: Any,
 ) -> History:
     """Train what is not quantized on a labelled data set (see `requant.data.labelled`), in place.
 
-    The arguments are those of `requant.retrain`; a teacher is trained the same way, with nothing quantized.
+    The arguments are those of `requant.retrain`; a teacher is trained the same way, with nothing quantized. Batch norms
+    update their statistics, as the images are those that they were made for.
     """
     recipe = recipe or Recipe()
     freeze(student, codebooks, only)
     train = loader(images, recipe.batch_size, shuffle=True, seed=seed, workers=workers)
-    return fit(student, train, MatchLabels(label_smoothing), recipe, frozen=codebooks, seed=seed, **training)
+    objective = MatchLabels(label_smoothing)
+    return fit(student, train, objective, recipe, frozen=codebooks, statistics=statistics, seed=seed, **training)

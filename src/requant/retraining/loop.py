@@ -53,7 +53,7 @@ def fit(
     recipe: Recipe,
     *,
     frozen: Collection[str] = (),
-    statistics: str = "update",
+    statistics: str = "keep",
     stochastic: bool = False,
     test: DataLoader[Any] | None = None,
     folder: Path | None = None,

@@ -29,7 +29,7 @@ class Retraining(pl.LightningModule):
         recipe: Recipe,
         *,
         frozen: Collection[str] = (),
-        statistics: str = "update",
+        statistics: str = "keep",
         stochastic: bool = False,
         seed: int = 0,
     ):

@@ -1,0 +1,158 @@
+"""Look at archives and at finished runs: python -m requant --help."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from requant.errors import ArchiveError, UserError
+
+# What each command needs is imported when it is called: help and `runs` need no torch.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command; returns the exit code: 2 for the user's errors, 130 for Ctrl-C, else the command's."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        return int(_COMMANDS[chosen.command](chosen))
+    except KeyboardInterrupt:
+        return 130
+    except (UserError, OSError) as error:  # OSError: a full disk, a folder that may not be written
+        _complain(error)
+        return 2
+
+
+def _complain(error: Exception) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(str(error))}")
+
+
+def _inspect(chosen: argparse.Namespace) -> int:
+    from requant.inspection import inspect
+    from requant.listing import inspection_tables, terminal
+
+    found = inspect(chosen.file)
+    if chosen.json:
+        terminal().out(json.dumps(asdict(found), indent=1), highlight=False)
+    else:
+        terminal().print(*inspection_tables(found), sep="\n")
+    return 0
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    from requant.archive import read
+    from requant.listing import archive_line, terminal
+
+    try:
+        archive = read(chosen.file)
+    except ArchiveError as error:
+        _complain(error)
+        return 1
+    terminal().print(archive_line(archive), soft_wrap=True)
+    return 0
+
+
+def _diff(chosen: argparse.Namespace) -> int:
+    from requant.inspection import diff
+    from requant.listing import difference_tables, terminal
+
+    found = diff(chosen.a, chosen.b)
+    terminal().print(*difference_tables(found), sep="\n")
+    return 0 if found.equal else 1
+
+
+def _runs(chosen: argparse.Namespace) -> int:
+    from requant.files import write_text
+    from requant.listing import keys_in, order, runs_tables, select, terminal
+    from requant.results import collect
+
+    everything = collect(chosen.folder)
+    if everything.empty:
+        raise UserError(
+            f"there is no result.json below {chosen.folder}: name the folder that runs were written to (out=)"
+        )
+    runs = order(select(everything, chosen.where), chosen.sort)
+    console = terminal()
+    if len(runs):
+        console.print(*runs_tables(runs, [*keys_in(chosen.where), chosen.sort], console.width), sep="\n")
+    console.print(f"{len(runs)} of {len(everything)} runs")
+    if chosen.csv:
+        write_text(chosen.csv, runs.to_csv(index=False))
+        console.print(f"Written: {escape(str(chosen.csv))}", soft_wrap=True)
+    return 0
+
+
+_COMMANDS = {"inspect": _inspect, "verify": _verify, "diff": _diff, "runs": _runs}
+
+_RUN_KEYS = """keys, for --sort and --where (--csv writes all of them):
+  settings  experiment model data clustering centroids storage retrain
+            unlabeled seed hash path
+  size      bytes original_bytes size_reduction (0 to 1)
+  accuracy  <network>_top1 _correct _n _agreement (0 to 1) _kl (nats), where
+            <network> is teacher, quantized, retrained or conventional
+
+example:
+  python -m requant runs --where 'model=vgg16,centroids>=8' --sort bytes"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m requant",
+        description=__doc__,
+        epilog="Exit code 2: something given is wrong; the message says what. Training and compressing: run.py.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_inspect(commands)
+    _add_verify(commands)
+    _add_diff(commands)
+    _add_runs(commands)
+    return parser
+
+
+def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "show what an archive holds: its tensors, where its bytes go, where the network comes from"
+    command = commands.add_parser("inspect", help=text, description=_sentence(text))
+    command.add_argument("file", type=Path, metavar="FILE", help="an archive (.h5)")
+    command.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "read all of an archive and check it; exit code 0: ok, 1: it cannot be read, and why"
+    command = commands.add_parser("verify", help=text, description=_sentence(text))
+    command.add_argument("file", type=Path, metavar="FILE", help="an archive (.h5)")
+
+
+def _add_diff(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "compare two archives tensor by tensor; exit code 0: the same network, 1: they differ"
+    command = commands.add_parser("diff", help=text, description=_sentence(text))
+    command.add_argument("a", type=Path, metavar="A", help="an archive (.h5)")
+    command.add_argument("b", type=Path, metavar="B", help="another")
+
+
+def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "list the finished runs below a folder, one a line"
+    command = commands.add_parser(
+        "runs",
+        help=text,
+        description=_sentence(text),
+        epilog=_RUN_KEYS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "folder", type=Path, nargs="?", default=Path("outputs"), metavar="FOLDER", help="default: outputs"
+    )
+    command.add_argument("--sort", default="path", metavar="KEY", help="the lowest first (default: path)")
+    command.add_argument("--where", default="", metavar="CONDITIONS", help="only runs for which all of these hold")
+    command.add_argument("--csv", type=Path, metavar="FILE", help="write these runs, with every key, as CSV")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

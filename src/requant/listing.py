@@ -1,0 +1,322 @@
+"""Archives and runs as tables on the terminal; which runs, in which order."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import os
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from requant.errors import UserError
+from requant.results import STUDENTS
+from requant.suggest import did_you_mean
+
+if TYPE_CHECKING:  # both load torch, which a table of runs does not need
+    import pandas as pd
+
+    from requant.archive import Archive
+    from requant.inspection import Difference, Form, Inspection, StoredTensor, TensorDifference
+
+PIPE_WIDTH = 1000
+SETTINGS = ("experiment", "model", "data", "clustering", "centroids", "storage", "retrain", "unlabeled", "seed")
+NARROW = 6  # characters to which a column may be folded
+MEASURED = ("bytes", "size_reduction", *(f"{student}_top1" for student in STUDENTS))
+
+
+def terminal() -> Console:
+    """Standard output; in a pipe lines are as long as they need to be, unless COLUMNS says otherwise."""
+    wrapped = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if wrapped else PIPE_WIDTH, highlight=False)
+
+
+def inspection_tables(inspection: Inspection) -> list[Table | Text]:
+    """What `requant.inspection.inspect` found: the file, its tensors, its parts."""
+    return [_facts(inspection), _tensors(inspection.tensors), Text(_LEGEND), _parts(inspection)]
+
+
+def difference_tables(difference: Difference) -> list[Table | Text]:
+    """What `requant.inspection.diff` found: the two files, their tensors, their parts, the verdict."""
+    before, after = difference.before, difference.after
+    files = _pairs([("A:", str(before.report.path)), ("B:", str(after.report.path))])
+    return [files, _compared(difference.tensors), _sides(before, after), _verdict(difference)]
+
+
+def archive_line(archive: Archive) -> Text:
+    """That an archive is whole, and how much it holds."""
+    clustered, dense, size = len(archive.codebooks), len(archive.dense), archive.report.bytes
+    return _safe(f"ok: {archive.report.path}: {clustered} clustered and {dense} dense tensors, {size:,} bytes")
+
+
+def runs_tables(runs: pd.DataFrame, more: Iterable[str], width: int) -> list[Table | Text]:
+    """A line a run, in so many columns of the terminal; then what all share, and what had no place.
+
+    Shown are the settings in which the runs differ, what was measured, and the keys `more`.
+    """
+    common = [key for key in (*SETTINGS, "teacher_top1") if runs[key].nunique(dropna=False) == 1]
+    shown = [key for key in (*SETTINGS, *MEASURED) if key not in common and runs[key].notna().any()]
+    shown += [key for key in dict.fromkeys(more) if key not in (*common, *shown, "hash", "path")]
+    columns = {"hash": [str(value)[:8] for value in runs["hash"]]}
+    columns |= {key: [_cell(key, value) for value in runs[key]] for key in shown}
+    text = [key for key in shown if not _is_number(runs[key])]
+    fitting = _fitting(columns, text, width)
+    notes = {
+        "all": ", ".join(f"{key}={runs[key].iloc[0]}" for key in common),
+        "no room for": ", ".join(key for key in columns if key not in fitting),
+    }
+    return [_table(fitting, text, width), *(_safe(f"{what}: {keys}") for what, keys in notes.items() if keys)]
+
+
+def select(runs: pd.DataFrame, where: str) -> pd.DataFrame:
+    """The runs for which all conditions in `where` hold, as "model=vgg16,centroids>=8".
+
+    Raises:
+        UserError: what is no condition, a key that runs do not have (the message has the nearest), or a value that
+            does not go with the key.
+
+    """
+    for condition in filter(None, where.split(",")):
+        runs = runs[_holds(runs, *_parsed(condition))]
+    return runs
+
+
+def order(runs: pd.DataFrame, key: str) -> pd.DataFrame:
+    """The runs by `key`, rising; those that have no value for it come last.
+
+    Raises:
+        UserError: a key that runs do not have (the message has the nearest).
+
+    """
+    return runs.sort_values(_known(runs, key), kind="stable", na_position="last")
+
+
+def keys_in(where: str) -> list[str]:
+    """The keys that the conditions in `where` are about."""
+    return [_parsed(condition)[0] for condition in filter(None, where.split(","))]
+
+
+_DISPENSABLE = ("size_reduction", "teacher_top1", "conventional_top1", "quantized_top1", "experiment", "seed")
+_CONDITION = re.compile(r"\s*(\w+)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*")
+_OPERATORS: dict[str, Callable[[pd.Series, float | str], pd.Series]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def _parsed(condition: str) -> tuple[str, str, str]:
+    """Key, operator, value."""
+    found = _CONDITION.fullmatch(condition)
+    if not found:
+        raise UserError(f"{condition!r} is no condition: write a key, one of {' '.join(_OPERATORS)}, and a value")
+    return found[1], found[2], found[3]
+
+
+def _holds(runs: pd.DataFrame, key: str, sign: str, value: str) -> pd.Series:
+    column = runs[_known(runs, key)]
+    if _is_number(column) or column.isna().all():
+        return _OPERATORS[sign](column.astype(float), _parsed_number(key, value))
+    if sign not in ("=", "!="):
+        raise UserError(f"{key} is text, which {sign} does not order: use {key}=... or {key}!=...")
+    return _OPERATORS[sign](column.astype(str), value)
+
+
+def _known(runs: pd.DataFrame, key: str) -> str:
+    if key not in runs:
+        raise UserError(f"runs have no key {key!r}{did_you_mean(key, map(str, runs))}")
+    return key
+
+
+def _parsed_number(key: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise UserError(f"{key} is a number, and {value!r} is none") from error
+
+
+def _is_number(column: pd.Series) -> bool:
+    return column.dtype.kind in "iuf"
+
+
+_COLUMNS: dict[str, Callable[[StoredTensor], str]] = {
+    "layer": lambda tensor: _count(tensor.layer),
+    "kind": lambda tensor: tensor.kind or "",
+    "tensor": lambda tensor: tensor.name,
+    "shape": lambda tensor: _shape(tensor.shape),
+    "k": lambda tensor: _count(tensor.centroids),
+    "method": lambda tensor: tensor.method or "",
+    "bits": lambda tensor: _bits(tensor.bits_per_weight),
+    "entropy": lambda tensor: _bits(tensor.entropy_bits),
+    "bytes": lambda tensor: _count(tensor.bytes),
+    "share": lambda tensor: _percent(tensor.share),
+}
+_TEXT = ("kind", "tensor", "shape", "method")
+_LEGEND = (
+    "k: centroids, where clustered; bits: on disk per weight, with the centroids;\n"
+    "entropy: of the indices, in bits per weight; share: of the file, in %\n"
+)
+_LEFT_OUT_IF_EMPTY = ("layer", "kind", "method")
+
+
+def _facts(inspection: Inspection) -> Table:
+    network = ", ".join(f"{key}={value}" for key, value in (inspection.architecture or {}).items())
+    facts = {
+        "file": inspection.file,
+        "size": f"{inspection.bytes:,} bytes",
+        "format": f"{inspection.format}, storage {inspection.storage}",
+        "network": network or "the file does not say",
+    }
+    if inspection.architecture and inspection.layers_unknown:
+        facts["layers"] = f"not known: {inspection.layers_unknown}"
+    return _pairs([*facts.items(), *_told(inspection.provenance or {})])
+
+
+def _told(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Provenance but for the methods, which have a column."""
+    for key, value in provenance.items():
+        if key != "methods":
+            yield key, value if isinstance(value, str) else json.dumps(value)
+
+
+def _tensors(tensors: Iterable[StoredTensor]) -> Table:
+    columns = {heading: [value(tensor) for tensor in tensors] for heading, value in _COLUMNS.items()}
+    return _table({h: cells for h, cells in columns.items() if any(cells) or h not in _LEFT_OUT_IF_EMPTY}, _TEXT)
+
+
+def _parts(inspection: Inspection) -> Table:
+    parts = inspection.parts | {"file": inspection.bytes}
+    shares = [_percent(size / inspection.bytes) for size in parts.values()]
+    return _table({"part": list(parts), "bytes": [_count(size) for size in parts.values()], "share": shares}, ["part"])
+
+
+def _compared(tensors: Sequence[TensorDifference]) -> Table:
+    forms = [_forms(tensor.before, tensor.after) for tensor in tensors]
+    columns = {
+        "tensor": [tensor.name for tensor in tensors],
+        "": ["equal" if tensor.equal else "differs" for tensor in tensors],
+        "A": [before for before, _ in forms],
+        "B": [after for _, after in forms],
+        "largest_difference": ["" if t.equal or t.largest is None else f"{t.largest:.3g}" for t in tensors],
+        "indices_changed %": ["" if t.equal else _percent(t.indices_changed) for t in tensors],
+    }
+    return _table(columns, ("tensor", "", "A", "B"))
+
+
+def _forms(before: Form | None, after: Form | None) -> tuple[str, str]:
+    """With shape and element type only where they differ."""
+    whole = before is not None and after is not None and not before.like(after)
+    return _form(before, whole), _form(after, whole)
+
+
+def _form(form: Form | None, whole: bool) -> str:
+    if form is None:
+        return "not there"
+    stored = f"k = {form.centroids}" if form.centroids else "dense"
+    return f"{stored}, {_shape(form.shape)} {form.dtype}" if whole else stored
+
+
+def _sides(before: Archive, after: Archive) -> Table:
+    parts = list(before.report.parts)
+    columns = {
+        side: [archive.storage, *(_count(archive.report.parts[part]) for part in parts), _count(archive.report.bytes)]
+        for side, archive in (("A", before), ("B", after))
+    }
+    return _table({"bytes": ["storage", *parts, "file"], **columns}, ["bytes"])
+
+
+def _verdict(difference: Difference) -> Text:
+    if difference.equal:
+        return Text("Equal: both hold the same network.")
+    different = sum(not tensor.equal for tensor in difference.tensors)
+    text = f"{different} of {len(difference.tensors)} tensors differ."
+    if difference.before.architecture != difference.after.architecture:
+        described = (json.dumps(side.architecture) for side in (difference.before, difference.after))
+        text += "\nThe networks are described differently:\nA: {}\nB: {}".format(*described)
+    return Text(text)
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> Table:
+    """A line each: what, and its value."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in pairs:
+        table.add_row(_safe(key), _safe(value))
+    return table
+
+
+def _table(columns: Mapping[str, Sequence[str]], text: Collection[str], width: int = PIPE_WIDTH) -> Table:
+    """The cells by heading. Where `width` does not do, headings are folded, then columns of `text`; numbers never."""
+    limit = NARROW if _least_width(columns, (), PIPE_WIDTH) > width else PIPE_WIDTH
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading, cells in columns.items():
+        is_text = heading in text
+        label = Text("\n".join(_pieces(heading, PIPE_WIDTH if is_text else max(limit, *map(len, cells)))))
+        table.add_column(label, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(_safe, row))
+    return table
+
+
+def _fitting(columns: Mapping[str, Sequence[str]], text: Collection[str], width: int) -> dict[str, Sequence[str]]:
+    """The columns less as many of the dispensable ones as there is no room for."""
+    fitting = dict(columns)
+    for key in _DISPENSABLE:
+        if _least_width(fitting, text, NARROW) > width:
+            fitting.pop(key, None)
+    return fitting
+
+
+def _least_width(columns: Mapping[str, Sequence[str]], text: Collection[str], limit: int) -> int:
+    """Of a table whose headings, and whose columns of `text`, are folded to `limit`; two characters beside each."""
+    pieces = {heading: _pieces(heading, limit) for heading in columns}
+    longest = (max(map(len, [*pieces[heading], *(() if heading in text else columns[heading])])) for heading in columns)
+    return sum(width + 2 for width in longest)
+
+
+def _pieces(heading: str, limit: int) -> list[str]:
+    """The lines of a heading: cut behind underscores, and where a line is longer than `limit`."""
+    lines = heading.replace("_", "_\n").split("\n")
+    return [line[start : start + limit] for line in lines for start in range(0, max(1, len(line)), limit)]
+
+
+def _safe(text: str) -> Text:
+    """Text from a file: no markup, and nothing that a terminal would obey."""
+    return Text("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def _count(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
+
+
+def _bits(bits: float | None) -> str:
+    return "" if bits is None else f"{bits:.2f}"
+
+
+def _cell(key: str, value: Any) -> str:
+    """A value in the table of runs, which holds counts as floats, and None as NaN, where a run lacks one."""
+    if isinstance(value, str) or key in SETTINGS:
+        return str(value)
+    if value is None or math.isnan(value):
+        return ""
+    whole = float(value).is_integer() and abs(value) > 1
+    return f"{value:,.0f}" if whole else f"{value:.4f}"

@@ -35,11 +35,11 @@ def _inspect(chosen: argparse.Namespace) -> int:
     from requant.inspection import inspect
     from requant.listing import inspection_tables, terminal
 
-    found = inspect(chosen.file)
+    found, console = inspect(chosen.file), terminal()
     if chosen.json:
-        terminal().out(json.dumps(asdict(found), indent=1), highlight=False)
+        console.out(json.dumps(asdict(found), indent=1), highlight=False)
     else:
-        terminal().print(*inspection_tables(found), sep="\n")
+        console.print(*inspection_tables(found, console.width), sep="\n")
     return 0
 
 
@@ -60,8 +60,8 @@ def _diff(chosen: argparse.Namespace) -> int:
     from requant.inspection import diff
     from requant.listing import difference_tables, terminal
 
-    found = diff(chosen.a, chosen.b)
-    terminal().print(*difference_tables(found), sep="\n")
+    found, console = diff(chosen.a, chosen.b), terminal()
+    console.print(*difference_tables(found, console.width), sep="\n")
     return 0 if found.equal else 1
 
 
@@ -92,8 +92,9 @@ _RUN_KEYS = """keys, for --sort and --where (--csv writes all of them):
   settings  experiment model data clustering centroids storage retrain
             unlabeled seed hash path
   size      bytes original_bytes size_reduction (0 to 1)
-  accuracy  <network>_top1 _correct _n _agreement (0 to 1) _kl (nats), where
-            <network> is teacher, quantized, retrained or conventional
+  accuracy  NETWORK_top1 NETWORK_agreement (0 to 1) NETWORK_correct NETWORK_n
+            NETWORK_kl (nats); NETWORK is one of
+            teacher quantized retrained conventional
 
 example:
   python -m requant runs --where 'model=vgg16,centroids>=8' --sort bytes"""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from requant.archive import Archive, read
 from requant.codebook import Codebook
+from requant.errors import UserError
 from requant.layers import TensorInfo, describe
 from requant.models import Architecture, build, example_input
 
@@ -188,10 +189,9 @@ def _layers(architecture: Mapping[str, Any] | None) -> tuple[dict[str, TensorInf
         known = Architecture.from_dict(architecture)
         with torch.device("meta"):
             model = build(known)
-        infos = describe(model, example_input(known))
-    except Exception as error:  # the file chose the network: any library's own code may refuse to build or run it
-        return {}, str(error) or type(error).__name__
-    return {info.name: info for info in infos}, ""
+    except UserError as error:
+        return {}, str(error)
+    return {info.name: info for info in describe(model, example_input(known))}, ""
 
 
 def _stored(name: str, tensor: Stored, archive: Archive, info: TensorInfo | None) -> StoredTensor:

@@ -8,8 +8,9 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -28,8 +29,31 @@ if TYPE_CHECKING:  # both load torch, which a table of runs does not need
 
 PIPE_WIDTH = 1000
 SETTINGS = ("experiment", "model", "data", "clustering", "centroids", "storage", "retrain", "unlabeled", "seed")
-NARROW = 6  # characters to which a column may be folded
+NARROW = 6  # characters to which headings may be folded, and text of no great length
 MEASURED = ("bytes", "size_reduction", *(f"{student}_top1" for student in STUDENTS))
+
+
+@dataclass(frozen=True)
+class Column:
+    """Cells of a table; `fold` is the width to which they may be folded, None where they stay whole, as numbers do."""
+
+    cells: Sequence[str]
+    left: bool = False
+    fold: int | None = None
+
+    def label(self, heading: str, limit: int) -> list[str]:
+        """The lines of a heading: cut behind underscores, and where longer than `limit` and than all cells."""
+        limit = max(limit, self.fold or max(map(len, self.cells), default=0))
+        lines = heading.replace("_", "_\n").split("\n")
+        return [line[start : start + limit] for line in lines for start in range(0, max(1, len(line)), limit)]
+
+    def width(self, heading: str) -> int:
+        """What it takes with nothing folded."""
+        return max(map(len, [*self.label(heading, PIPE_WIDTH), *self.cells]))
+
+    def least_width(self, heading: str) -> int:
+        """What it takes with all folded that may be."""
+        return self.fold or max(map(len, [*self.label(heading, NARROW), *self.cells]))
 
 
 def terminal() -> Console:
@@ -38,16 +62,16 @@ def terminal() -> Console:
     return Console(width=None if wrapped else PIPE_WIDTH, highlight=False)
 
 
-def inspection_tables(inspection: Inspection) -> list[Table | Text]:
-    """What `requant.inspection.inspect` found: the file, its tensors, its parts."""
-    return [_facts(inspection), _tensors(inspection.tensors), Text(_LEGEND), _parts(inspection)]
+def inspection_tables(inspection: Inspection, width: int) -> list[Table | Text]:
+    """What `requant.inspection.inspect` found, in so many columns: the file, its tensors, its parts."""
+    return [_facts(inspection), *_tensors(inspection.tensors, width), Text(_LEGEND), *_parts(inspection)]
 
 
-def difference_tables(difference: Difference) -> list[Table | Text]:
-    """What `requant.inspection.diff` found: the two files, their tensors, their parts, the verdict."""
+def difference_tables(difference: Difference, width: int) -> list[Table | Text]:
+    """What `requant.inspection.diff` found, in so many columns: the files, their tensors, their parts, the verdict."""
     before, after = difference.before, difference.after
     files = _pairs([("A:", str(before.report.path)), ("B:", str(after.report.path))])
-    return [files, _compared(difference.tensors), _sides(before, after), _verdict(difference)]
+    return [files, *_compared(difference.tensors, width), *_sides(before, after), _verdict(difference)]
 
 
 def archive_line(archive: Archive) -> Text:
@@ -57,22 +81,17 @@ def archive_line(archive: Archive) -> Text:
 
 
 def runs_tables(runs: pd.DataFrame, more: Iterable[str], width: int) -> list[Table | Text]:
-    """A line a run, in so many columns of the terminal; then what all share, and what had no place.
+    """A line a run, in so many columns, and what all runs share.
 
     Shown are the settings in which the runs differ, what was measured, and the keys `more`.
     """
     common = [key for key in (*SETTINGS, "teacher_top1") if runs[key].nunique(dropna=False) == 1]
     shown = [key for key in (*SETTINGS, *MEASURED) if key not in common and runs[key].notna().any()]
     shown += [key for key in dict.fromkeys(more) if key not in (*common, *shown, "hash", "path")]
-    columns = {"hash": [str(value)[:8] for value in runs["hash"]]}
-    columns |= {key: [_cell(key, value) for value in runs[key]] for key in shown}
-    text = [key for key in shown if not _is_number(runs[key])]
-    fitting = _fitting(columns, text, width)
-    notes = {
-        "all": ", ".join(f"{key}={runs[key].iloc[0]}" for key in common),
-        "no room for": ", ".join(key for key in columns if key not in fitting),
-    }
-    return [_table(fitting, text, width), *(_safe(f"{what}: {keys}") for what, keys in notes.items() if keys)]
+    columns = {"hash": Column([str(value)[:8] for value in runs["hash"]], left=True)}
+    columns |= {key: _run_column(runs[key]) for key in shown}
+    shared = ", ".join(f"{key}={runs[key].iloc[0]}" for key in common)
+    return [*_table(columns, width), *([_safe(f"all: {shared}")] if shared else [])]
 
 
 def select(runs: pd.DataFrame, where: str) -> pd.DataFrame:
@@ -103,7 +122,16 @@ def keys_in(where: str) -> list[str]:
     return [_parsed(condition)[0] for condition in filter(None, where.split(","))]
 
 
-_DISPENSABLE = ("size_reduction", "teacher_top1", "conventional_top1", "quantized_top1", "experiment", "seed")
+_DISPENSABLE = (
+    "method",
+    "share",
+    "size_reduction",
+    "teacher_top1",
+    "conventional_top1",
+    "quantized_top1",
+    "experiment",
+    "seed",
+)
 _CONDITION = re.compile(r"\s*(\w+)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*")
 _OPERATORS: dict[str, Callable[[pd.Series, float | str], pd.Series]] = {
     "=": operator.eq,
@@ -189,28 +217,33 @@ def _told(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, value if isinstance(value, str) else json.dumps(value)
 
 
-def _tensors(tensors: Iterable[StoredTensor]) -> Table:
-    columns = {heading: [value(tensor) for tensor in tensors] for heading, value in _COLUMNS.items()}
-    return _table({h: cells for h, cells in columns.items() if any(cells) or h not in _LEFT_OUT_IF_EMPTY}, _TEXT)
+def _tensors(tensors: Sequence[StoredTensor], width: int) -> list[Table | Text]:
+    columns = {
+        heading: Column([value(tensor) for tensor in tensors], heading in _TEXT, 12 if heading == "tensor" else None)
+        for heading, value in _COLUMNS.items()
+    }
+    return _table(
+        {h: column for h, column in columns.items() if any(column.cells) or h not in _LEFT_OUT_IF_EMPTY}, width
+    )
 
 
-def _parts(inspection: Inspection) -> Table:
+def _parts(inspection: Inspection) -> list[Table | Text]:
     parts = inspection.parts | {"file": inspection.bytes}
-    shares = [_percent(size / inspection.bytes) for size in parts.values()]
-    return _table({"part": list(parts), "bytes": [_count(size) for size in parts.values()], "share": shares}, ["part"])
+    sizes, shares = map(_count, parts.values()), (_percent(size / inspection.bytes) for size in parts.values())
+    return _table({"part": Column(list(parts), left=True), "bytes": Column(list(sizes)), "share": Column(list(shares))})
 
 
-def _compared(tensors: Sequence[TensorDifference]) -> Table:
+def _compared(tensors: Sequence[TensorDifference], width: int) -> list[Table | Text]:
     forms = [_forms(tensor.before, tensor.after) for tensor in tensors]
     columns = {
-        "tensor": [tensor.name for tensor in tensors],
-        "": ["equal" if tensor.equal else "differs" for tensor in tensors],
-        "A": [before for before, _ in forms],
-        "B": [after for _, after in forms],
-        "largest_difference": ["" if t.equal or t.largest is None else f"{t.largest:.3g}" for t in tensors],
-        "indices_changed %": ["" if t.equal else _percent(t.indices_changed) for t in tensors],
+        "tensor": Column([tensor.name for tensor in tensors], left=True, fold=12),
+        "": Column(["equal" if tensor.equal else "differs" for tensor in tensors], left=True),
+        "A": Column([before for before, _ in forms], left=True, fold=9),
+        "B": Column([after for _, after in forms], left=True, fold=9),
+        "largest_difference": Column(["" if t.equal or t.largest is None else f"{t.largest:.3g}" for t in tensors]),
+        "indices_changed %": Column(["" if t.equal else _percent(t.indices_changed) for t in tensors]),
     }
-    return _table(columns, ("tensor", "", "A", "B"))
+    return _table(columns, width)
 
 
 def _forms(before: Form | None, after: Form | None) -> tuple[str, str]:
@@ -226,13 +259,15 @@ def _form(form: Form | None, whole: bool) -> str:
     return f"{stored}, {_shape(form.shape)} {form.dtype}" if whole else stored
 
 
-def _sides(before: Archive, after: Archive) -> Table:
+def _sides(before: Archive, after: Archive) -> list[Table | Text]:
     parts = list(before.report.parts)
-    columns = {
-        side: [archive.storage, *(_count(archive.report.parts[part]) for part in parts), _count(archive.report.bytes)]
-        for side, archive in (("A", before), ("B", after))
-    }
-    return _table({"bytes": ["storage", *parts, "file"], **columns}, ["bytes"])
+    sides = {side: _side(archive, parts) for side, archive in (("A", before), ("B", after))}
+    return _table({"bytes": Column(["storage", *parts, "file"], left=True), **sides})
+
+
+def _side(archive: Archive, parts: Sequence[str]) -> Column:
+    report = archive.report
+    return Column([archive.storage, *(_count(report.parts[part]) for part in parts), _count(report.bytes)])
 
 
 def _verdict(difference: Difference) -> Text:
@@ -256,39 +291,28 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def _table(columns: Mapping[str, Sequence[str]], text: Collection[str], width: int = PIPE_WIDTH) -> Table:
-    """The cells by heading. Where `width` does not do, headings are folded, then columns of `text`; numbers never."""
-    limit = NARROW if _least_width(columns, (), PIPE_WIDTH) > width else PIPE_WIDTH
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading, cells in columns.items():
-        is_text = heading in text
-        label = Text("\n".join(_pieces(heading, PIPE_WIDTH if is_text else max(limit, *map(len, cells)))))
-        table.add_column(label, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
-    for row in zip(*columns.values(), strict=True):
+def _table(columns: Mapping[str, Column], width: int = PIPE_WIDTH) -> list[Table | Text]:
+    """The table, so that no number is cut; where `width` does not do, a line says which columns had no room."""
+    narrow = sum(column.width(heading) + 2 for heading, column in columns.items()) > width
+    shown = _fitting(columns, width) if narrow else columns
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 1, 0, 0))
+    for heading, column in shown.items():
+        label = Text("\n".join(column.label(heading, NARROW if narrow else PIPE_WIDTH)))
+        justify: Literal["left", "right"] = "left" if column.left else "right"
+        table.add_column(label, justify=justify, no_wrap=column.fold is None, overflow="fold")
+    for row in zip(*(column.cells for column in shown.values()), strict=True):
         table.add_row(*map(_safe, row))
-    return table
+    missing = ", ".join(heading for heading in columns if heading not in shown)
+    return [table, Text(f"no room for: {missing}")] if missing else [table]
 
 
-def _fitting(columns: Mapping[str, Sequence[str]], text: Collection[str], width: int) -> dict[str, Sequence[str]]:
-    """The columns less as many of the dispensable ones as there is no room for."""
+def _fitting(columns: Mapping[str, Column], width: int) -> dict[str, Column]:
+    """The columns, folded, less as many of the dispensable ones as there is no room for."""
     fitting = dict(columns)
-    for key in _DISPENSABLE:
-        if _least_width(fitting, text, NARROW) > width:
-            fitting.pop(key, None)
+    for heading in _DISPENSABLE:
+        if sum(column.least_width(heading) + 1 for heading, column in fitting.items()) > width:
+            fitting.pop(heading, None)
     return fitting
-
-
-def _least_width(columns: Mapping[str, Sequence[str]], text: Collection[str], limit: int) -> int:
-    """Of a table whose headings, and whose columns of `text`, are folded to `limit`; two characters beside each."""
-    pieces = {heading: _pieces(heading, limit) for heading in columns}
-    longest = (max(map(len, [*pieces[heading], *(() if heading in text else columns[heading])])) for heading in columns)
-    return sum(width + 2 for width in longest)
-
-
-def _pieces(heading: str, limit: int) -> list[str]:
-    """The lines of a heading: cut behind underscores, and where a line is longer than `limit`."""
-    lines = heading.replace("_", "_\n").split("\n")
-    return [line[start : start + limit] for line in lines for start in range(0, max(1, len(line)), limit)]
 
 
 def _safe(text: str) -> Text:
@@ -310,6 +334,11 @@ def _count(count: int | None) -> str:
 
 def _bits(bits: float | None) -> str:
     return "" if bits is None else f"{bits:.2f}"
+
+
+def _run_column(values: pd.Series) -> Column:
+    is_text = not _is_number(values)
+    return Column([_cell(str(values.name), value) for value in values], is_text, NARROW if is_text else None)
 
 
 def _cell(key: str, value: Any) -> str:

@@ -38,8 +38,8 @@ def run(settings: Config) -> Path:
     if settings.trainer.threads:
         torch.set_num_threads(settings.trainer.threads)
     if _is_main():
-        if settings.force:
-            shutil.rmtree(folder, ignore_errors=True)
+        if settings.force and folder.exists():
+            shutil.rmtree(folder)
         if (folder / RESULT).exists():
             console.print("This run is done already (force=true starts it over).")
             print_result(read_result(folder / RESULT), folder)
@@ -49,8 +49,8 @@ def run(settings: Config) -> Path:
 
 
 def _is_main() -> bool:
-    """Whether this process is the first of the run's (DDP starts the others with the same command line)."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+    """Whether this process is the first of the run's: DDP, torchrun and Slurm start the others alike."""
+    return all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 @dataclass
@@ -99,6 +99,7 @@ def _compress(settings: Config, folder: Path) -> Path:
         teacher = assembly.teacher(settings)
     with _timed(seconds, "cluster"):
         compressed = _quantize(settings, folder, teacher)
+    teacher.to(assembly.device(settings))
     job = Run(settings, folder, test, teacher, compressed, seconds)
     if _is_main():
         _store(job, "quantized", compressed.model)
@@ -114,7 +115,11 @@ def _compress(settings: Config, folder: Path) -> Path:
                 _measure(job, name)
         if not _is_main():
             return folder / RESULT
-        result = _header(settings, seconds) | findings(compressed, job.reports, job.accuracy, job.histories)
+        looked_at = {"test": test, **images}
+        result = _header(settings, seconds) | {
+            "images": {name: {"n": len(found), "skipped": list(found.skipped)} for name, found in looked_at.items()},
+            **findings(compressed, job.reports, job.accuracy, job.histories),
+        }
         tracker.summarise(summary(result))
     return _finish(folder, result)
 
@@ -126,9 +131,10 @@ def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     """Cluster; a resumed run and DDP's other processes read the codebooks that are stored already."""
     path, rules, method = folder / "quantized.h5", assembly.rules(settings), settings.clustering.method
     example = example_input(assembly.architecture(settings))
-    if not path.exists():
+    stored = archive.read(path) if path.exists() else None
+    if stored is None or (stored.provenance or {}).get("teacher") != checksum(teacher):
         return compress(teacher, rules, example, method)
-    codebooks = archive.read(path).codebooks
+    codebooks = stored.codebooks
     student = copy.deepcopy(teacher)
     place(student, codebooks)
     tensors = describe(teacher, example)
@@ -159,6 +165,7 @@ def _measure(job: Run, name: str) -> None:
     """The accuracy of a stored student, loaded back from its file."""
     with _timed(job.seconds, "evaluate"):
         student = archive.load(job.folder / f"{name}.h5").to(memory_format=torch.channels_last)
+        student.to(assembly.device(job.settings))
         job.accuracy[name] = score(*outputs(student, job.test_batches(shard=False)), job.teacher_outputs)
 
 
@@ -192,7 +199,7 @@ def _retrain(job: Run, name: str, recipe: RetrainConfig, student: nn.Module, ima
 def _tracker(job: Run) -> AbstractContextManager[Tracker]:
     logger = job.settings.logger
     if not _is_main():
-        return nullcontext(Tracker(job.folder))
+        return nullcontext(Tracker())
     return tracking(
         job.folder,
         logger.name,

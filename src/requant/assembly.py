@@ -30,6 +30,8 @@ def check(settings: Config) -> None:
             f"model.classes={settings.model.classes}, but data={settings.data.name} has "
             f"{data.classes(settings.data.name)}: set model.classes, or choose another model or data"
         )
+    if settings.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator=gpu, but torch finds no GPU here: use trainer=cpu")
     rules(settings)
 
 
@@ -108,6 +110,12 @@ def trainer(settings: Config) -> dict[str, Any]:
     """Arguments of Lightning's Trainer."""
     names = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision")
     return {name: getattr(settings.trainer, name) for name in names}
+
+
+def device(settings: Config) -> torch.device:
+    """Where the teacher's outputs and final figures are computed: one device."""
+    gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
 
 
 def teacher(settings: Config) -> nn.Module:

@@ -1,6 +1,6 @@
 """The command line: errors of the user's are one message that says what to do, not a traceback."""
 
-import difflib
+import errno
 import os
 import re
 import sys
@@ -13,8 +13,12 @@ from rich.console import Console
 
 from requant.config import all_keys
 from requant.errors import UserError
+from requant.suggest import did_you_mean
 
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 
 def main(entry: Callable[[], Any]) -> int:
@@ -28,11 +32,13 @@ def main(entry: Callable[[], Any]) -> int:
     except UserError as error:
         stderr.print(f"[bold red]Error:[/] {_escape(str(error))}")
         return 2
-    except OSError as error:  # a full disk, a folder that may not be written
-        stderr.print(f"[bold red]Error:[/] {_escape(str(error))}. The same command goes on where this one stopped.")
-        return 2
     except (HydraException, OmegaConfBaseException) as error:
         stderr.print(f"[bold red]Error in the settings:[/] {_escape(explain(error, sys.argv[1:]))}")
+        return 2
+    except OSError as error:  # some of Hydra's errors are OSErrors too, so after those
+        if error.errno not in _NO_ROOM:
+            raise
+        stderr.print(f"[bold red]Error:[/] {_escape(str(error))}. Make room; the same command then goes on.")
         return 2
     return 0
 
@@ -47,7 +53,7 @@ def explain(error: Exception, overrides: list[str]) -> str:
         return _wrong_option(option.group(1), option.group(2), text)
     wrong = [o for o in overrides if _key(o) and _key(o) not in all_keys() and not _for_hydra(_key(o))]
     if wrong:
-        hints = [f"{_key(o)!r} is no setting{_nearest(_key(o), all_keys())}" for o in wrong]
+        hints = [f"{_key(o)!r} is no setting{did_you_mean(_key(o), all_keys())}" for o in wrong]
         return "\n".join([*hints, _HELP])
     where = re.search(r"full_key: (\S+)", text)
     return "\n".join([f"{where.group(1)}: {text.splitlines()[0]}" if where else text.splitlines()[0], _HELP])
@@ -61,7 +67,7 @@ def _wrong_option(group: str, option: str, text: str) -> str:
     options = re.findall(
         r"^[\t ]+([\w.-]+)$", text.split("Available options", 1)[-1].split("Config search path")[0], re.M
     )
-    return f"{group}={option} is no option{_nearest(option, options)} Options: {', '.join(options)}"
+    return f"{group}={option} is no option{did_you_mean(option, options)}\nOptions of {group}: {', '.join(options)}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -78,11 +84,6 @@ def _key(override: str) -> str:
 
 def _for_hydra(key: str) -> bool:
     return key.startswith("hydra") or "@" in key
-
-
-def _nearest(key: str, keys: list[str]) -> str:
-    near = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
 def _escape(text: str) -> str:

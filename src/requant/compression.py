@@ -50,12 +50,21 @@ def compress(
     parsed = [r if isinstance(r, Rule) else Rule.from_mapping(r, i) for i, r in enumerate(rules, start=1)]
     assignments = resolve(parsed, tensors, method)
     state = model.state_dict()
+    _check_untied(model, [a.tensor.name for a in assignments])
     codebooks = {
         a.tensor.name: cluster(state[a.tensor.name], a.centroids, a.method, name=a.tensor.name) for a in assignments
     }
     student = copy.deepcopy(model)
     place(student, codebooks)
     return Compressed(student, codebooks, assignments, tensors)
+
+
+def _check_untied(model: nn.Module, names: Sequence[str]) -> None:
+    places = {name: tensor.data_ptr() for name, tensor in model.state_dict().items() if tensor.numel()}
+    for name in names:
+        for other, place_ in places.items():
+            if other != name and place_ == places.get(name):
+                raise UserError(f"{name} and {other} are one tensor (tied): leave it out of the rules, or untie it")
 
 
 @torch.no_grad()

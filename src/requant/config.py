@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from requant.errors import ConfigError
-from requant.recipe import Recipe, choice, positive
+from requant.recipe import Recipe, choice, fraction, positive
 
 
 def _aside(default: Any) -> Any:
@@ -31,7 +31,7 @@ class ModelConfig:
     weights: str = "none"
     """imagenet, trained (by `teacher`'s recipe on `data`, on first use), none (random), or a file."""
     quantize: str = ""
-    """The layers whose weights the plan `paper` clusters, e.g. 14-15."""
+    """The layers whose weights the plans `layers` and `paper` cluster, e.g. 14-15."""
 
     def __post_init__(self) -> None:
         positive(**{"model.classes": self.classes, "model.image_size": self.image_size, "model.width": self.width})
@@ -49,6 +49,7 @@ class TeacherConfig(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         choice("teacher.augment", self.augment, ("none", "shift", "flip_shift"))
+        fraction("teacher.label_smoothing", self.label_smoothing)
 
 
 @dataclass
@@ -157,13 +158,22 @@ class TrainerConfig:
     """What it runs on."""
 
     accelerator: str = _aside("cpu")
-    devices: int = _aside(1)
-    num_nodes: int = _aside(1)
+    """cpu, gpu, auto."""
+    devices: int = 1
+    """Processes a node; batch_size is per device, so that their number changes the result."""
+    num_nodes: int = 1
     strategy: str = _aside("auto")
     sync_batchnorm: bool = False
     precision: str = "32-true"
     threads: int | None = _aside(None)
     """CPU threads; null: torch's choice."""
+
+    def __post_init__(self) -> None:
+        choice("trainer.accelerator", self.accelerator, ("cpu", "gpu", "auto"))
+        choice("trainer.strategy", self.strategy, ("auto", "ddp"))
+        choice("trainer.precision", self.precision, ("32-true", "16-mixed", "bf16-mixed"))
+        positive(**{"trainer.devices": self.devices, "trainer.num_nodes": self.num_nodes})
+        positive(**{"trainer.threads": self.threads})
 
 
 @dataclass
@@ -217,6 +227,8 @@ class Config:
             )
         if self.baseline.method == "proposed":
             raise ConfigError("baseline.method=proposed: the baseline is conventional or none; set retrain=proposed")
+        if self.task == "teacher" and self.model.weights != "trained":
+            raise ConfigError(f"task=teacher trains weights, but model.weights={self.model.weights}: set it to trained")
 
 
 def register() -> None:
@@ -224,10 +236,12 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
 
 
-def parse(config: DictConfig) -> Config:
+def parse(config: DictConfig, in_sweep: bool = False) -> Config:
     """Resolve and check a composed config. Raises ConfigError."""
     settings = OmegaConf.to_object(config)
     assert isinstance(settings, Config)
+    if in_sweep and settings.trainer.devices * settings.trainer.num_nodes > 1:
+        raise ConfigError("a sweep (-m) runs its jobs in one process: use trainer=cpu or trainer=gpu, or one run a job")
     return settings
 
 

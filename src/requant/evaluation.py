@@ -1,6 +1,7 @@
 """Exact counts: how often a network is right, and how far it is from its teacher."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,22 +38,43 @@ def evaluate(model: nn.Module, batches: Batches, teacher: nn.Module | None = Non
 
     The models are used in eval mode, on the device they are on, and left in the mode they were in.
     """
-    batches = list(batches) if teacher is not None else batches
-    logits_NC, labels_N = outputs(model, batches)
-    return score(logits_NC, labels_N, None if teacher is None else outputs(teacher, batches)[0])
+    (logits_NC, *teachers), labels_N = _outputs([model] if teacher is None else [model, teacher], batches)
+    return score(logits_NC, labels_N, *teachers)
+
+
+def outputs(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
+    """The logits (N, C) of `model` and the labels (N,) over all batches, on the CPU, in float32."""
+    (logits_NC,), labels_N = _outputs([model], batches)
+    return logits_NC, labels_N
 
 
 @torch.inference_mode()
-def outputs(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
-    """The logits (N, C) of `model` and the labels (N,) over all batches, on the CPU, in float32."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    pairs = [(model(images.to(device)).float().cpu(), labels.cpu()) for images, labels in batches]
-    model.train(was_training)
-    if not pairs:
+def _outputs(models: list[nn.Module], batches: Batches) -> tuple[list[Tensor], Tensor]:
+    """The logits of each model, in one pass over the batches, and the labels."""
+    logits: list[list[Tensor]] = [[] for _ in models]
+    labels: list[Tensor] = []
+    with ExitStack() as modes:
+        for model in models:
+            modes.enter_context(evaluating(model))
+        for images_NCHW, labels_N in batches:
+            labels.append(labels_N.cpu())
+            for model, found in zip(models, logits, strict=True):
+                found.append(model(images_NCHW.to(next(model.parameters()).device)).float().cpu())
+    if not labels:
         raise DataError("no images to measure on: the test set is empty")
-    return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
+    return [torch.cat(found) for found in logits], torch.cat(labels)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode; afterwards every module of it is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def score(logits_NC: Tensor, labels_N: Tensor, teacher_NC: Tensor | None = None) -> Accuracy:

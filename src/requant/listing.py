@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # both load torch, which a table of runs does not need
 
 PIPE_WIDTH = 1000
 SETTINGS = ("experiment", "model", "data", "clustering", "centroids", "storage", "retrain", "unlabeled", "seed")
-NARROW = 6  # characters to which headings may be folded, and text of no great length
+NARROW = 7  # characters to which headings may be folded, and text of no great length
 MEASURED = ("bytes", "size_reduction", *(f"{student}_top1" for student in STUDENTS))
 
 
@@ -42,9 +42,9 @@ class Column:
     fold: int | None = None
 
     def label(self, heading: str, limit: int) -> list[str]:
-        """The lines of a heading: cut behind underscores, and where longer than `limit` and than all cells."""
+        """The lines of a heading: cut before underscores, and where longer than `limit` and than all cells."""
         limit = max(limit, self.fold or max(map(len, self.cells), default=0))
-        lines = heading.replace("_", "_\n").split("\n")
+        lines = heading.replace("_", "\n_").replace(" ", "\n").split("\n")
         return [line[start : start + limit] for line in lines for start in range(0, max(1, len(line)), limit)]
 
     def width(self, heading: str) -> int:
@@ -122,15 +122,9 @@ def keys_in(where: str) -> list[str]:
     return [_parsed(condition)[0] for condition in filter(None, where.split(","))]
 
 
-_DISPENSABLE = (
-    "method",
-    "share",
-    "size_reduction",
-    "teacher_top1",
-    "conventional_top1",
-    "quantized_top1",
-    "experiment",
-    "seed",
+_DISPENSABLE = (  # in this order where there is no room
+    *("method", "share", "size_reduction", "teacher_top1", "conventional_top1", "quantized_top1"),
+    *("experiment", "seed", "storage", "data"),
 )
 _CONDITION = re.compile(r"\s*(\w+)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*")
 _OPERATORS: dict[str, Callable[[pd.Series, float | str], pd.Series]] = {
@@ -240,8 +234,8 @@ def _compared(tensors: Sequence[TensorDifference], width: int) -> list[Table | T
         "": Column(["equal" if tensor.equal else "differs" for tensor in tensors], left=True),
         "A": Column([before for before, _ in forms], left=True, fold=9),
         "B": Column([after for _, after in forms], left=True, fold=9),
-        "largest_difference": Column(["" if t.equal or t.largest is None else f"{t.largest:.3g}" for t in tensors]),
-        "indices_changed %": Column(["" if t.equal else _percent(t.indices_changed) for t in tensors]),
+        "largest difference": Column(["" if t.equal or t.largest is None else f"{t.largest:.3g}" for t in tensors]),
+        "indices changed %": Column(["" if t.equal else _percent(t.indices_changed) for t in tensors]),
     }
     return _table(columns, width)
 

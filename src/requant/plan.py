@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -27,7 +28,7 @@ class Rule:
 
     Attributes:
         centroids: 1 to 256.
-        layers: numbers and ranges, both ends included: `"14-15"`, `"1,3,7-9"`.
+        layers: numbers and ranges, both ends included: `"14-15"`, `"1,3,7-9"`, `"13-"` (to the last).
         kind: one of `requant.kinds.KINDS`; None: any.
         name: regular expression, searched for anywhere in the tensor's name.
         method: one of `requant.clustering.METHODS`; None: the plan's default.
@@ -128,10 +129,11 @@ def _ranges(layers: str) -> list[tuple[int, int]]:
     """`"1,7-9"` as [(1, 1), (7, 9)]."""
     ranges = []
     for part in layers.split(","):
-        found = re.fullmatch(r"\s*([0-9]{1,9})(?:\s*-\s*([0-9]{1,9}))?\s*", part)
-        if not found or int(found[2] or found[1]) < int(found[1]):
-            raise PlanError(f"layers must be numbers and rising ranges, as in '1,3,7-9', not {layers!r}")
-        ranges.append((int(found[1]), int(found[2] or found[1])))
+        found = re.fullmatch(r"\s*([0-9]{1,9})\s*(-)?\s*([0-9]{1,9})?\s*", part)
+        if not found or (found[3] and not found[2]) or int(found[3] or found[1]) < int(found[1]):
+            raise PlanError(f"layers must be numbers and rising ranges, as in '1,3,7-9' or '13-', not {layers!r}")
+        last = int(found[3]) if found[3] else sys.maxsize if found[2] else int(found[1])
+        ranges.append((int(found[1]), last))
     return ranges
 
 

@@ -1,5 +1,6 @@
 """How weights are trained: the plain value that configs hold and training functions take."""
 
+import math
 from dataclasses import dataclass
 
 from requant.errors import ConfigError
@@ -30,8 +31,10 @@ class Recipe:
         choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("schedule", self.schedule, SCHEDULES)
         positive(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"warmup={self.warmup}: must be in [0, 1)")
+        fraction("warmup", self.warmup)
+        fraction("momentum", self.momentum)
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay={self.weight_decay}: must be 0 or above")
 
 
 def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -41,7 +44,13 @@ def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def positive(**values: float | None) -> None:
-    """Raise ConfigError for the first value that is given and not above 0."""
+    """Raise ConfigError for the first value that is given and not above 0 and finite."""
     for name, value in values.items():
-        if value is not None and value <= 0:
-            raise ConfigError(f"{name}={value}: must be above 0")
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{name}={value}: must be above 0 and finite")
+
+
+def fraction(name: str, value: float) -> None:
+    """Raise ConfigError unless `value` is in [0, 1)."""
+    if not 0 <= value < 1:
+        raise ConfigError(f"{name}={value}: must be in [0, 1)")

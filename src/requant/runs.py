@@ -14,15 +14,19 @@ from typing import Any
 
 from requant.config import Config, all_settings, result_settings
 from requant.data import fingerprint
-from requant.errors import ConfigError
+from requant.errors import ConfigError, WeightsError
 from requant.files import write_json
 
 SETTINGS = "settings.json"
 
 
 def settings_hash(settings: Config) -> str:
-    """16 hex digits over the settings that can change the result; paths count by what they hold."""
-    return _hash(_identity(settings))
+    """16 hex digits over the settings that can change the result.
+
+    A file of weights counts by its bytes, a folder of images by its files' names and sizes. Training a teacher depends
+    on fewer settings than compressing does.
+    """
+    return teacher_hash(settings) if settings.task == "teacher" else _hash(_identity(settings))
 
 
 def teacher_hash(settings: Config) -> str:
@@ -30,7 +34,9 @@ def teacher_hash(settings: Config) -> str:
     identity = _identity(settings)
     model = {k: v for k, v in identity["model"].items() if k != "quantize"}
     data = {k: v for k, v in identity["data"].items() if k != "limit"}
-    return _hash({"model": model, "teacher": identity["teacher"], "data": data, "version": version("requant")})
+    precision = settings.trainer.precision
+    parts = {"model": model, "teacher": identity["teacher"], "data": data, "precision": precision}
+    return _hash(parts | {"version": version("requant")})
 
 
 def run_folder(settings: Config) -> Path:
@@ -68,10 +74,19 @@ def _identity(settings: Config) -> dict[str, Any]:
     unlabeled = replace(settings.unlabeled, root=_content(settings.unlabeled.root))
     weights = settings.model.weights
     if weights not in ("imagenet", "trained", "none"):
-        weights = _content(weights) or weights
+        weights = _bytes(weights)
     return result_settings(
         replace(settings, data=data, unlabeled=unlabeled, model=replace(settings.model, weights=weights))
     )
+
+
+@cache
+def _bytes(path: str) -> str:
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"model.weights={path} cannot be read ({error.strerror}): give an existing file") from error
 
 
 @cache

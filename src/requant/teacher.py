@@ -15,6 +15,7 @@ from requant.files import write_json
 from requant.models import Architecture, build, save_weights
 from requant.recipe import Recipe
 from requant.retraining import retrain_with_labels
+from requant.retraining.checkpoint import LAST
 
 
 def train_teacher(
@@ -53,6 +54,7 @@ def train_teacher(
     accuracy = evaluate(model, test)
     log = {"architecture": architecture.to_dict(), "settings": dict(settings or {}), "accuracy": accuracy.to_dict()}
     sha256 = save_weights(path, model, {"name": architecture.name, "correct": f"{accuracy.correct}/{accuracy.n}"})
+    (path.with_suffix("") / LAST).unlink(missing_ok=True)
     seconds = {"wall": time.perf_counter() - started}
     write_json(path.with_suffix(".json"), log | {"sha256": sha256, "seconds": seconds, "training": history.to_dict()})
     return model

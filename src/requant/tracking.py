@@ -1,11 +1,11 @@
-"""Where curves and final figures go: CSV always, wandb on request."""
+"""Where curves and final figures go beside the run's folder: wandb, on request."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -13,16 +13,12 @@ Mode = Literal["online", "offline", "disabled"]
 class Tracker:
     """Loggers for the trainings of one run, and the run's summary."""
 
-    def __init__(self, folder: Path, run: Any | None = None):
-        self.folder = folder
+    def __init__(self, run: Any | None = None):
         self.run = run
 
     def loggers(self, name: str) -> list[Logger]:
-        """Loggers of the training `name`: <folder>/<name>/metrics.csv, and wandb's keys <name>-<figure>."""
-        loggers: list[Logger] = [CSVLogger(self.folder, name=name, version="", flush_logs_every_n_steps=1)]
-        if self.run is not None:
-            loggers.append(WandbLogger(experiment=self.run, prefix=name))
-        return loggers
+        """Loggers of the training `name`, beside its metrics.csv: wandb's keys are <name>-<figure>."""
+        return [] if self.run is None else [WandbLogger(experiment=self.run, prefix=name)]
 
     def summarise(self, figures: Mapping[str, float]) -> None:
         """The run's final figures, flat."""
@@ -43,7 +39,7 @@ def tracking(
 ) -> Iterator[Tracker]:
     """A tracker; where `name` is wandb, its run has id `identity`, group `group`, and is finished whatever happens."""
     if name != "wandb":
-        yield Tracker(folder)
+        yield Tracker()
         return
     import wandb
 
@@ -58,7 +54,7 @@ def tracking(
     )
     failed = True
     try:
-        yield Tracker(folder, run)
+        yield Tracker(run)
         failed = False
     finally:
         run.finish(exit_code=int(failed))

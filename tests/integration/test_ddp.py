@@ -3,14 +3,12 @@
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from test_run import QUICK, run
 
 from requant.archive import load
 
 
-@pytest.mark.slow
 def test_two_processes_train_as_one_on_the_same_global_batches(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     common = (*QUICK, "data.limit=101", "retrain@baseline=none", "retrain.epochs=1", "unlabeled.limit=192")

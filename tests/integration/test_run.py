@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -143,7 +144,9 @@ def test_a_killed_run_goes_on_to_the_same_result(cache: Path, first: tuple[Path,
     process.kill()
     process.wait()
     assert not results(tmp_path)
-    run(cache, tmp_path, *QUICK)
+    printed = run(cache, tmp_path, *QUICK).stdout
+    assert "retrain without labels: epoch 1/2" not in printed
+    assert len((next(tmp_path.rglob("result.json")).parent / "retrained" / "metrics.csv").read_text().splitlines()) == 3
     expected = json.loads((first[0] / "result.json").read_text())
     assert without_times(results(tmp_path)[0]) == without_times(expected)
 
@@ -174,12 +177,13 @@ def test_only_the_last_layer(cache: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["centroid=8"], "did you mean centroids"),
-        (["model=vgg17"], "did you mean vgg16"),
+        (["centroid=8"], "did you mean 'centroids'"),
+        (["model=vgg17"], "did you mean 'vgg16'"),
         (["centroids=300"], "1 to 256"),
         (["retrain.epochs=many"], "retrain.epochs"),
         (["model.weights=nowhere.pt"], "nowhere.pt"),
         (["data=imagenet"], "model.classes=10"),
+        (["-m", "trainer=ddp_cpu"], "sweep"),
         (["unlabeled=folder"], "unlabeled.root"),
         (["unlabeled=folder", "unlabeled.root=/nowhere"], "/nowhere"),
         (["plan.rules=[{layers: '40', kind: weight, centroids: 4}]"], "layers 40"),
@@ -194,6 +198,29 @@ def test_a_users_mistake_is_one_message(cache: Path, tmp_path: Path, overrides: 
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not results(tmp_path)
+
+
+def test_ctrl_c_ends_with_what_to_do_next(cache: Path, first: tuple[Path, str], tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), *QUICK, "retrain.epochs=200", f"out={tmp_path}"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"REQUANT_CACHE": str(cache)}, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.rglob("last.ckpt")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The same command goes on" in printed
+
+
+def test_a_failed_job_does_not_cost_the_sweeps_table(cache: Path, tmp_path: Path) -> None:
+    done = run(cache, tmp_path, "-m", *QUICK, "centroids=4,300", "retrain=none", check=False)
+    assert done.returncode == 2
+    assert "1 to 256" in done.stderr
+    assert "equal_population-k4" in done.stdout
 
 
 def test_help_explains_groups_and_settings(cache: Path, tmp_path: Path) -> None:

@@ -54,16 +54,26 @@ def test_every_group_has_a_header() -> None:
         ("task=quantise", "compress, teacher"),
         ("baseline.method=proposed", "conventional or none"),
         ("logger.mode=on", "offline"),
+        ("retrain.learning_rate=nan", "finite"),
+        ("retrain.weight_decay=-1", "0 or above"),
+        ("retrain.momentum=1", r"\[0, 1\)"),
+        ("teacher.label_smoothing=3", r"\[0, 1\)"),
+        ("trainer.accelerator=tpu", "cpu, gpu, auto"),
+        ("trainer.devices=0", "above 0"),
+        ("trainer.precision=fp8", "bf16-mixed"),
+        ("trainer.strategy=dpp", "auto, ddp"),
+        ("trainer.threads=-1", "above 0"),
+        ("task=teacher model.weights=none", "set it to trained"),
     ],
 )
 def test_wrong_values_are_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        settings(override)
+        settings(*override.split())
 
 
 def test_what_cannot_change_a_result_stays_out_of_the_hash() -> None:
     plain = result_settings(settings())
-    for override in ("data.workers=3", "trainer.devices=2", "logger=wandb", "out=elsewhere", "force=true", "name=x"):
+    for override in ("data.workers=3", "trainer.threads=2", "logger=wandb", "out=elsewhere", "force=true", "name=x"):
         assert result_settings(settings(override)) == plain, override
     for override in ("seed=1", "centroids=5", "retrain.epochs=1", "unlabeled.crops=7", "plan=weights"):
         assert result_settings(settings(override)) != plain, override
@@ -75,3 +85,12 @@ def test_every_key_is_a_setting(key: str) -> None:
     for part in key.split("."):
         if key != "experiment":
             node = node[part]
+
+
+def test_a_sweep_over_many_processes_is_refused() -> None:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["trainer=ddp_cpu"])
+    assert parse(config).trainer.devices == 2
+    with pytest.raises(ConfigError, match="sweep"):
+        parse(config, in_sweep=True)

@@ -123,10 +123,10 @@ def test_a_wrong_setting_is_named(wrong: dict[str, int]) -> None:
         data.loader(images(), shuffle=True, **wrong)
 
 
-def test_no_full_batch_is_an_error_where_partial_ones_are_dropped() -> None:
-    assert len(data.loader(images(), 36, shuffle=True, drop_last=True)) == 1
-    with pytest.raises(ConfigError, match="37 images do not fill one batch of 38"):
-        data.loader(images(), 38, shuffle=True, drop_last=True)
+def test_a_last_batch_of_one_image_is_left_out_of_training_only() -> None:
+    assert [len(batch) for batch in data.loader(images(), 18, shuffle=True)] == [18, 18]
+    assert [len(batch) for batch in data.loader(images(), 18, shuffle=False)] == [18, 18, 1]
+    assert [len(batch) for batch in data.loader(images(), 20, shuffle=True)] == [20, 17]
 
 
 class Watcher(pl.LightningModule):

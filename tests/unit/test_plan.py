@@ -28,6 +28,12 @@ def test_the_papers_plan_for_vgg() -> None:
     assert chosen(*rules) == {"features.0.bias": 1, "classifier.0.weight": 32, "classifier.0.bias": 1}
 
 
+def test_a_range_may_be_open_at_its_end() -> None:
+    assert set(chosen(Rule(8, layers="14-", kind="weight"))) == {"classifier.0.weight", "classifier.6.weight"}
+    with pytest.raises(PlanError, match="numbers and rising ranges"):
+        Rule(8, layers="14 16")
+
+
 def test_the_first_match_wins_and_the_order_is_the_tensors() -> None:
     rules = [Rule(4, name=r"classifier\.6"), Rule(8, kind="weight")]
     assert list(chosen(*rules).items()) == [

@@ -83,7 +83,6 @@ def test_the_teacher_is_left_as_it_was_and_outside_the_checkpoint(tmp_path: Path
     before = copy.deepcopy(teacher.state_dict())
     retrain(network(), teacher, images(), recipe=RECIPE, folder=tmp_path, teacher_outputs="live")
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
-    assert not teacher.training
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"student"}
 
@@ -120,7 +119,7 @@ def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         "from requant.retraining import retrain_with_labels\n"
         "class Slow(Labelled):\n"
         "    def __getitems__(self, indices):\n"
-        "        time.sleep(float(sys.argv[2])); return super().__getitems__(indices)\n"
+        "        print('batch'); time.sleep(float(sys.argv[2])); return super().__getitems__(indices)\n"
         "student = network()\n"
         "recipe = Recipe(epochs=4, batch_size=16, learning_rate=0.05)\n"
         "h = retrain_with_labels(student, Slow(), recipe=recipe, folder=Path(sys.argv[1]), stochastic=True)\n"
@@ -141,7 +140,8 @@ def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (cut / "end.pt").exists()
-    subprocess.run([sys.executable, script, cut, "0"], check=True, capture_output=True)
+    resumed = subprocess.run([sys.executable, script, cut, "0"], check=True, capture_output=True, text=True)
+    assert resumed.stdout.count("batch") <= 3 * 5  # of 4 epochs of 5 batches, one at least was done before
     first, second = (torch.load(folder / "end.pt", weights_only=True) for folder in (whole, cut))
     assert first["loss"] == second["loss"]
     assert all(torch.equal(value, second["state"][name]) for name, value in first["state"].items())
@@ -165,6 +165,34 @@ def test_only_a_teacher_in_training_has_dropout() -> None:
     assert (student[1].training, student[4].training) == (True, False)
     set_modes(student, {"1.running_var"}, statistics="update", stochastic=True)
     assert (student[1].training, student[4].training) == (False, True)
+
+
+def test_norms_of_layers_that_stand_still_do_too() -> None:
+    student = network()
+    freeze(student, (), only={"5.weight", "5.bias"})
+    set_modes(student, (), statistics="update", stochastic=False)
+    assert not student[1].training
+
+
+def test_settings_that_do_not_exist_are_refused() -> None:
+    for wrong in ({"loss": "kld"}, {"teacher_outputs": "onec"}, {"statistics": "kep"}):
+        with pytest.raises(ConfigError, match="choose one of"):
+            retrain(network(), network(1), images(), recipe=RECIPE, **wrong)
+
+
+def test_the_curve_is_a_csv_with_every_epoch(tmp_path: Path) -> None:
+    history = retrain(network(), network(1), images(), recipe=RECIPE, folder=tmp_path)
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "epoch,loss,seconds"
+    assert [float(line.split(",")[1]) for line in lines[1:]] == [entry["loss"] for entry in history.curve]
+
+
+def test_a_teacher_of_the_callers_keeps_mode_and_gradients() -> None:
+    teacher = network(1).train()
+    for how in ("once", "live"):
+        retrain(network(), teacher, images(), recipe=Recipe(epochs=1, batch_size=16), teacher_outputs=how)
+    assert teacher.training
+    assert all(parameter.requires_grad for parameter in teacher.parameters())
 
 
 def test_a_diverged_training_says_so() -> None:

@@ -12,7 +12,7 @@ from requant.runs import claim, provenance, run_folder, settings_hash, teacher_h
 def test_the_hash_is_stable_and_moves_with_what_can_change_the_result() -> None:
     assert settings_hash(settings()) == settings_hash(settings())
     assert settings_hash(settings("seed=1")) != settings_hash(settings())
-    assert settings_hash(settings("trainer.devices=2", "trainer.strategy=ddp")) == settings_hash(settings())
+    assert settings_hash(settings("trainer.devices=2")) != settings_hash(settings())  # batch_size is per device
 
 
 def test_a_folder_of_images_counts_by_what_it_holds(tmp_path: Path) -> None:
@@ -21,6 +21,14 @@ def test_a_folder_of_images_counts_by_what_it_holds(tmp_path: Path) -> None:
         (tmp_path / name / "a.png").write_bytes(b"12345")
     here, there = (settings("unlabeled=folder", f"unlabeled.root={tmp_path / name}") for name in ("here", "there"))
     assert settings_hash(here) == settings_hash(there)
+
+
+def test_a_file_of_weights_counts_by_its_bytes(tmp_path: Path) -> None:
+    for name, content in (("a", b"1234"), ("b", b"1234"), ("c", b"1235")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "net.safetensors").write_bytes(content)
+    a, b, c = (settings_hash(settings(f"model.weights={tmp_path / n / 'net.safetensors'}")) for n in "abc")
+    assert a == b != c
 
 
 def test_a_teacher_does_not_depend_on_how_it_is_compressed() -> None:

@@ -19,7 +19,6 @@ def loader(
     shuffle: bool,
     seed: int = 0,
     workers: int = 0,
-    drop_last: bool = False,
     shard: bool = True,
 ) -> DataLoader[Any]:
     """Batches of `batch_size` images (on each process of a distributed run); neither reads nor moves the global seed.
@@ -27,11 +26,10 @@ def loader(
     Args:
         dataset: from `labelled` or `unlabeled`, or one that reads their indices as they do.
         batch_size: images a batch, on each process.
-        shuffle: a new order each epoch, equally many items on every process: for training. Without it every item comes
-            exactly once, in order: for evaluation.
+        shuffle: a new order each epoch, equally many items on every process: for training. A last batch of one image is
+            left out: batch norm has no deviation of one. Without it every item comes exactly once, in order.
         seed: of the order.
         workers: processes that prepare batches beside this one; the result does not depend on it.
-        drop_last: leave out a last batch that is not full.
         shard: in a distributed run, give each process its share. Final figures come from one process that sees all.
 
     Raises:
@@ -40,14 +38,12 @@ def loader(
     if batch_size < 1 or workers < 0:
         raise ConfigError(f"batch_size is {batch_size} and workers {workers}; set at least 1 and at least 0")
     sampler = EpochSampler(len(dataset), shuffle, seed, drop_last_uneven=shuffle) if shard else range(len(dataset))
-    if drop_last and len(sampler) < batch_size:
-        raise ConfigError(f"{len(sampler)} images do not fill one batch of {batch_size}; set a smaller batch_size")
     return DataLoader(
         cast("Dataset[Any]", dataset),
         batch_size,
         sampler=sampler,
         num_workers=workers,
-        drop_last=drop_last,
+        drop_last=shuffle and len(sampler) > 1 and len(sampler) % batch_size == 1,
         collate_fn=_as_it_is,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),

@@ -125,9 +125,7 @@ def unlabeled(
     else:
         pictures = _photographs(name, root, limit, preprocessing.channels)
     items = crops or _CROPS_A_PHOTOGRAPH * len(pictures)
-    return RandomCrops(
-        pictures, preprocessing, crops=min(items, limit or items), scale=scale, flip=flip, fresh=fresh, seed=seed
-    )
+    return RandomCrops(pictures, preprocessing, crops=items, scale=scale, flip=flip, fresh=fresh, seed=seed)
 
 
 def _photographs(name: str, root: str | None, limit: int | None, channels: int) -> Pictures:

@@ -7,8 +7,6 @@ from typing import Any
 import matplotlib as mpl
 import seaborn as sns
 
-COLUMN = 3.5
-"""Width of a column, inches."""
 PAGE = 7.2
 """Width of a page's text, inches."""
 

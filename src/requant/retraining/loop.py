@@ -13,21 +13,22 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from requant.errors import UserError
-from requant.recipe import Recipe
+from requant.recipe import Recipe, choice
 from requant.retraining.checkpoint import LAST, AtomicCheckpointIO, every_epoch
 from requant.retraining.module import Retraining
 from requant.retraining.objectives import Objective
-from requant.retraining.progress import EpochProgress
+from requant.retraining.progress import CurveFile, EpochProgress
 
 
 @dataclass(frozen=True)
 class History:
-    """What a training did: its curve (see `Retraining`), the training steps' seconds, the images it saw."""
+    """What a training did: its curve (see `Retraining`), the seconds of its epochs, the images it saw."""
 
     curve: list[dict[str, float]]
     seconds: float
     images_seen: int
+    teacher_seconds: float = 0.0
+    """Computing the teacher's outputs beforehand."""
 
     @property
     def epochs(self) -> int:
@@ -36,11 +37,11 @@ class History:
 
     def to_dict(self) -> dict[str, Any]:
         """As result.json holds it."""
-        per_epoch = self.seconds / self.epochs
         return {
             "epochs": self.epochs,
-            "seconds": self.seconds,
-            "seconds_per_epoch": per_epoch,
+            "seconds": self.seconds + self.teacher_seconds,
+            "seconds_of_teacher": self.teacher_seconds,
+            "seconds_per_epoch": self.seconds / self.epochs,
             "images_seen": self.images_seen,
             "curve": self.curve,
         }
@@ -68,6 +69,7 @@ def fit(
     `test` (images, labels) adds the accuracy to each epoch of the curve. `trainer` is passed on to Lightning's Trainer.
     Raises UserError where the loss is no longer finite.
     """
+    choice("statistics", statistics, ("keep", "update"))
     module = Retraining(
         student, objective, recipe, frozen=frozen, statistics=statistics, stochastic=stochastic, seed=seed
     )
@@ -75,9 +77,10 @@ def fit(
     checkpoint = folder / LAST if folder is not None and (folder / LAST).exists() else None
     with warnings.catch_warnings():
         _hush()
-        lightning.fit(module, batches, test, ckpt_path=checkpoint)
+        _fit(lightning, module, batches, test, checkpoint)
     student.eval()
-    _check(module, lightning)
+    if lightning.world_size > 1:
+        assert lightning.world_size == torch.distributed.get_world_size()
     seen = module.recipe.epochs * len(batches.dataset)  # type: ignore[arg-type]
     return History(module.curve, sum(entry["seconds"] for entry in module.curve), seen)
 
@@ -86,13 +89,13 @@ def _trainer(
     recipe: Recipe, folder: Path | None, settings: Mapping[str, Any], loggers: Sequence[Logger], label: str
 ) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    checkpoints = [] if folder is None else [every_epoch(folder)]
+    keep = [] if folder is None else [CurveFile(folder / "metrics.csv"), every_epoch(folder)]
     with warnings.catch_warnings():
         _hush()
         return pl.Trainer(
             **{"accelerator": "cpu", "devices": 1, **settings},
             max_epochs=recipe.epochs,
-            callbacks=[EpochProgress(label), *checkpoints],
+            callbacks=[EpochProgress(label), *keep],
             plugins=[AtomicCheckpointIO()],
             logger=list(loggers) or False,
             enable_checkpointing=folder is not None,
@@ -111,11 +114,11 @@ def _hush() -> None:
         warnings.filterwarnings("ignore", message=f".*{about}.*")
 
 
-def _check(module: Retraining, lightning: pl.Trainer) -> None:
-    if lightning.world_size > 1:
-        assert lightning.world_size == torch.distributed.get_world_size()
-    if not all(torch.isfinite(p).all() for p in module.student.parameters()):
-        raise UserError(
-            f"the training diverged: weights are no longer finite after epoch {len(module.curve)}; "
-            f"try a lower learning_rate (now {module.recipe.learning_rate})"
-        )
+def _fit(lightning: pl.Trainer, module: Retraining, train: Any, test: Any, checkpoint: Path | None) -> None:
+    """Lightning turns Ctrl-C into an exit of its own: turn it back, so that whoever called can say what to do."""
+    try:
+        lightning.fit(module, train, test, ckpt_path=checkpoint)
+    except SystemExit:
+        if lightning.interrupted:
+            raise KeyboardInterrupt from None
+        raise

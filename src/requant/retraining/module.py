@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from requant.errors import UserError
 from requant.recipe import Recipe
 from requant.retraining.objectives import Objective
 from requant.retraining.optimization import optimizer, schedule
@@ -85,6 +86,11 @@ class Retraining(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Append the epoch to the curve and log it."""
         mean_loss = self.trainer.strategy.reduce(self._loss / self.trainer.num_training_batches, reduce_op="mean")
+        if not torch.isfinite(mean_loss):
+            raise UserError(
+                f"the training diverged: the loss is {float(mean_loss)} in epoch {self.current_epoch + 1}; "
+                f"try a lower learning_rate (now {self.recipe.learning_rate})"
+            )
         entry: dict[str, float] = {"epoch": self.current_epoch + 1, "loss": float(mean_loss)}
         if self.trainer.val_dataloaders is not None:
             correct, n = (int(v) for v in self.trainer.strategy.reduce(self._counts, reduce_op="sum"))

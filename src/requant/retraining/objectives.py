@@ -10,10 +10,13 @@ from requant.retraining.losses import LOSSES
 
 
 class MatchTeacher:
-    """The student's outputs against the teacher's, both computed on the batch: images (N, C, H, W), no labels."""
+    """The student's outputs against the teacher's, both computed on the batch: images (N, C, H, W), no labels.
+
+    The teacher must be in eval mode.
+    """
 
     def __init__(self, teacher: nn.Module, loss: str = "kl", temperature: float = 1.0):
-        self.teacher = teacher.eval().requires_grad_(False)
+        self.teacher = teacher
         self.loss = LOSSES[loss]
         self.temperature = temperature
 

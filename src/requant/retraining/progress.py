@@ -1,12 +1,34 @@
 """The progress of a training."""
 
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich.progress import TaskID, TextColumn
 
+from requant.files import write_text
 from requant.progress import bar, console
+
+
+class CurveFile(Callback):
+    """Keeps the whole curve as CSV, resumed epochs included."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the epochs that are complete."""
+        self._write(trainer, getattr(pl_module, "curve", []))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the last epoch too."""
+        self._write(trainer, getattr(pl_module, "curve", []))
+
+    def _write(self, trainer: pl.Trainer, curve: list[dict[str, float]]) -> None:
+        if trainer.is_global_zero and curve:
+            lines = [",".join(curve[0]), *(",".join(str(value) for value in entry.values()) for entry in curve)]
+            write_text(self.path, "\n".join(lines) + "\n")
 
 
 class EpochProgress(Callback):
@@ -16,6 +38,7 @@ class EpochProgress(Callback):
         self.label = label
         self.progress = bar(TextColumn("{task.fields[note]}"))
         self.task = TaskID(0)
+        self.shown = 0
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Open the bar where a resumed training left off."""
@@ -23,6 +46,7 @@ class EpochProgress(Callback):
             total = int(trainer.estimated_stepping_batches)
             self.task = self.progress.add_task(self.label, total=total, completed=trainer.global_step, note="")
             self.progress.start()
+            self.shown = trainer.current_epoch
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Advance."""
@@ -40,7 +64,8 @@ class EpochProgress(Callback):
 
     def _show(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         curve = getattr(pl_module, "curve", [])
-        if trainer.is_global_zero and curve:
+        if trainer.is_global_zero and len(curve) > self.shown:
+            self.shown = len(curve)
             note = _note(curve[-1])
             self.progress.update(self.task, note=note)
             if not console.is_terminal:

@@ -32,12 +32,17 @@ def set_modes(student: nn.Module, frozen: Collection[str], *, statistics: str, s
     """Set which modules of the student are in training mode.
 
     Batch norms normalise with the batch and update their running statistics, but for those whose running mean or
-    variance is `frozen`, and with statistics="keep" none does. Dropout and stochastic depth act only where
-    `stochastic` is set (training a teacher): a student that matches outputs is deterministic, like the paper's
-    Keras networks, which have neither.
+    variance is `frozen` or that have parameters and train none of them; with statistics="keep" none does. Dropout and
+    stochastic depth act only where `stochastic` is set (training a teacher): a student that matches outputs is
+    deterministic, like the paper's Keras networks, which have neither.
     """
     student.train(stochastic)
     for name, module in student.named_modules():
         if isinstance(module, _BatchNorm):
-            fixed = f"{name}.running_mean" in frozen or f"{name}.running_var" in frozen
+            fixed = f"{name}.running_mean" in frozen or f"{name}.running_var" in frozen or _stands_still(module)
             module.train(statistics == "update" and not fixed)
+
+
+def _stands_still(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)

@@ -1,6 +1,8 @@
 """The proposed retraining: match the teacher's outputs on images without labels."""
 
+import time
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -8,9 +10,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from requant.data import loader
+from requant.evaluation import evaluating
 from requant.progress import bar
-from requant.recipe import Recipe
+from requant.recipe import Recipe, choice
 from requant.retraining.loop import History, fit
+from requant.retraining.losses import LOSSES
 from requant.retraining.objectives import MatchOutputs, MatchTeacher
 from requant.retraining.trainable import freeze
 
@@ -86,21 +90,27 @@ def retrain(
     """
     recipe = recipe or Recipe()
     images = TensorImages(images) if isinstance(images, Tensor) else images
+    choice("loss", loss, tuple(LOSSES))
+    choice("teacher_outputs", teacher_outputs, ("once", "live"))
     freeze(student, codebooks, only)
-    objective: MatchOutputs | MatchTeacher = MatchTeacher(teacher, loss, temperature)
+    objective: MatchOutputs | MatchTeacher = MatchOutputs(loss, temperature)
     batches: Images | WithOutputs = images
-    if teacher_outputs == "once" and images.fixed:
-        objective = MatchOutputs(loss, temperature)
-        batches = WithOutputs(images, predict(teacher, images, recipe.batch_size, workers))
-    train = loader(batches, recipe.batch_size, shuffle=True, seed=seed, workers=workers)
-    return fit(student, train, objective, recipe, frozen=codebooks, seed=seed, **training)
+    started = time.perf_counter()
+    with evaluating(teacher):
+        if teacher_outputs == "once" and images.fixed:
+            batches = WithOutputs(images, predict(teacher, images, recipe.batch_size, workers))
+        else:
+            objective = MatchTeacher(teacher, loss, temperature)
+        predicted = time.perf_counter() - started
+        train = loader(batches, recipe.batch_size, shuffle=True, seed=seed, workers=workers)
+        history = fit(student, train, objective, recipe, frozen=codebooks, seed=seed, **training)
+    return replace(history, teacher_seconds=predicted)
 
 
 @torch.no_grad()
 def predict(teacher: nn.Module, images: Images, batch_size: int, workers: int = 0) -> Tensor:
-    """The teacher's logits (N, C) for every image of epoch 0, on the CPU."""
+    """The logits (N, C) of a teacher in eval mode for every image of epoch 0, on the CPU."""
     device = next(teacher.parameters()).device
-    teacher.eval()
     order: DataLoader[Any] = loader(images, batch_size, shuffle=False, workers=workers, shard=False)
     with bar() as progress:
         task = progress.add_task("teacher's outputs", total=len(order))

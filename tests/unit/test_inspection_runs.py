@@ -113,3 +113,20 @@ def test_what_is_the_same_in_all_runs_is_said_once() -> None:
     assert [str(column.header).replace("\n", "") for column in table.columns][:3] == ["hash", "centroids", "bytes"]
     assert "model=same" in str(note)
     assert "centroids" not in str(note)
+
+
+def test_columns_that_have_no_room_are_named_and_the_others_are_whole() -> None:
+    rows = [
+        {key: f"{key}-{row}-of-a-long-name" for key in SETTINGS}
+        | {"centroids": 8, "seed": row, "bytes": 10**9 + row, "hash": f"{row:016x}"}
+        | {key: (100 * place + row) / 10_000 for place, key in enumerate(MEASURED[1:], start=1)}
+        for row in range(2)
+    ]
+    console = Console(width=80, color_system=None)
+    with console.capture() as capture:
+        console.print(*runs_tables(pd.DataFrame(rows), [], 80), sep="\n")
+    text = capture.get()
+    missing = "".join(text.partition("no room for")[1:]).partition("all:")[0]
+    assert {key for key in MEASURED if key in missing} == set(MEASURED) - {"bytes", "retrained_top1"}
+    for row in rows:
+        assert f"{row['bytes']:,} {row['retrained_top1']:.4f}" in " ".join(text.split())

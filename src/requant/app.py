@@ -151,7 +151,11 @@ def _store(job: Run, name: str, student: nn.Module) -> None:
             job.compressed.codebooks,
             storage=job.settings.storage.method,
             architecture=assembly.architecture(job.settings).to_dict(),
-            provenance={"hash": settings_hash(job.settings), "teacher": checksum(job.teacher)},
+            provenance={
+                "hash": settings_hash(job.settings),
+                "teacher": checksum(job.teacher),
+                "methods": {a.tensor.name: a.method for a in job.compressed.assignments},
+            },
         )
 
 

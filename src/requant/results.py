@@ -45,7 +45,14 @@ def collect(folder: Path) -> pd.DataFrame:
 
 def table(paths: Iterable[Path]) -> pd.DataFrame:
     """One row for each result.json."""
-    return pd.DataFrame([row(read_result(path)) | {"path": str(path)} for path in paths])
+    return pd.DataFrame([_row_of(path) for path in paths])
+
+
+def _row_of(path: Path) -> dict[str, Any]:
+    try:
+        return row(read_result(path)) | {"path": str(path)}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no result of requant ({error!r}): move it away") from error
 
 
 def row(result: Mapping[str, Any]) -> dict[str, Any]:

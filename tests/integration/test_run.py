@@ -193,7 +193,7 @@ def test_only_the_last_layer(cache: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_users_mistake_is_one_message(cache: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
-    done = run(cache, tmp_path, *QUICK, *overrides, check=False)
+    done = run(cache, tmp_path, *overrides, *QUICK, check=False)
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -164,9 +164,9 @@ def test_grey_networks_get_grey_crops(tree: Path) -> None:
     assert images[0].shape == (1, 16, 16)
 
 
-def test_a_limit_takes_so_many_photographs_and_crops(tree: Path) -> None:
+def test_a_limit_takes_so_many_photographs_and_ten_crops_of_each(tree: Path) -> None:
     images = data.unlabeled("folder", RGB, root=str(tree), limit=3)
-    assert len(images) == len(images.pictures) == 3
+    assert (len(images.pictures), len(images)) == (3, 30)
     assert len(data.unlabeled("folder", RGB, root=str(tree), limit=3, crops=2)) == 2
 
 

@@ -49,6 +49,12 @@ def test_a_damaged_result_says_what_to_do(tmp_path: Path) -> None:
         read_result(tmp_path / "result.json")
 
 
+def test_a_foreign_result_is_named(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"config": {}}')
+    with pytest.raises(UserError, match=r"result\.json is no result of requant"):
+        collect(tmp_path)
+
+
 def test_the_summary_is_flat_and_counts_bits_on_disk() -> None:
     flat = summary(result())
     assert flat["bits_per_weight"] == 8 * 1000 / 1000

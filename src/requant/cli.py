@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 def main(entry: Callable[[], Any]) -> int:
     """Call Hydra's entry point; returns the exit code: 0, 2 for the user's errors, 130 for Ctrl-C."""
+    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a traceback of its own
     try:
         entry()

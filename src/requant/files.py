@@ -2,24 +2,45 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a file to write, beside `path`; when the block ends well it is brought to the disk and becomes `path`.
+
+    When the block fails the file is removed and `path` is as it was. The folder is made where it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield unfinished
+        _sync(unfinished)
+        unfinished.replace(path)
+        _sync(path.parent)
+    finally:
+        with suppress(OSError):  # after the rename it is gone already
+            unfinished.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON: a temporary file beside `path`, synced, renamed."""
+    """Replace `path` by `value` as JSON."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text`: a temporary file beside `path`, synced, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Replace `path` by `text`."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    """Bring a file's content, or a folder's list of files, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        os.fsync(descriptor)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from archives import CENTROIDS, network, quantize, saved
 
-from requant.archive import atomic, read, save
+from requant import files
+from requant.archive import read, save
 from requant.errors import ArchiveError
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
@@ -29,7 +30,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_what_is_needed(
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(atomic.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(ArchiveError, match=rf"No space left on device\): {needed} bytes are needed"):
         saved(tmp_path / "a.h5", seed=1)
     assert (tmp_path / "a.h5").read_bytes() == before
@@ -40,7 +41,7 @@ def test_an_interrupt_removes_the_temporary_file(tmp_path: Path, monkeypatch: py
     def interrupt(_descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(atomic.os, "fsync", interrupt)
+    monkeypatch.setattr(files.os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         saved(tmp_path / "a.h5")
     assert [path.name for path in tmp_path.iterdir()] == []
@@ -73,8 +74,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from archives import saved
-from requant.archive import atomic
-atomic.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+from requant import files
+files.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 saved(Path(sys.argv[1]), seed=1)
 """
 

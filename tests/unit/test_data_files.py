@@ -11,11 +11,12 @@ from PIL import Image
 
 from requant import data
 from requant.data import pictures
-from requant.data.cache import cache_folder, written_atomically
+from requant.data.cache import cache_folder
 from requant.data.decoding import as_tensor, decoded
 from requant.data.files import files_below, images_below, try_each
 from requant.data.pictures import FilePictures, MemoryPictures, open_pictures
 from requant.errors import DataError
+from requant.files import replacing
 from requant.preprocessing import Preprocessing
 
 RGB = Preprocessing(16, 16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -216,7 +217,7 @@ def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: p
 
 
 def half_written(path: Path) -> None:
-    with written_atomically(path) as unfinished:
+    with replacing(path) as unfinished:
         unfinished.write_text("half")
         raise KeyboardInterrupt
 
@@ -226,7 +227,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         half_written(path)
     assert files_below(tmp_path) == []
-    with written_atomically(path) as unfinished:
+    with replacing(path) as unfinished:
         unfinished.write_text("whole")
     assert path.read_text() == "whole"
     assert list(path.parent.iterdir()) == [path]

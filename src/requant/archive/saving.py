@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from requant.archive import envelope
-from requant.archive.atomic import replace_file
 from requant.archive.content import Contents
 from requant.archive.manifest import DTYPES, MANIFEST, MAX_CENTROIDS, Entry, Manifest, encode
 from requant.archive.report import ArchiveReport, TensorBytes, summarize
 from requant.archive.storages import BY_NAME, STORAGES
 from requant.codebook import Codebook
 from requant.errors import ArchiveError
+from requant.files import replacing
 from requant.finite import count_not_finite
 from requant.suggest import did_you_mean
 
@@ -60,7 +60,7 @@ def save(
     entries = tuple(_entry(name, tensor) for name, tensor in contents.items())
     manifest = Manifest(storage, _plain(architecture), _plain(provenance), entries)
     image, tensors = _image(manifest, contents)
-    replace_file(Path(path), image)
+    _write(Path(path), image)
     return summarize(Path(path), Path(path).stat().st_size, tensors)
 
 
@@ -119,3 +119,13 @@ def _entry(name: str, tensor: Codebook | NDArray[Any]) -> Entry:
     if isinstance(tensor, Codebook):
         return Entry(name, tensor.shape, "float32", tensor.k)
     return Entry(name, tensor.shape, tensor.dtype.name, None)
+
+
+def _write(path: Path, image: memoryview) -> None:
+    try:
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(image)
+    except OSError as error:
+        raise ArchiveError(
+            f"cannot write {path} ({error.strerror or error}): {len(image)} bytes are needed in {path.parent}"
+        ) from error

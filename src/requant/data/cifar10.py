@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from requant.data.cache import cache_folder, written_atomically
+from requant.data.cache import cache_folder
 from requant.data.cifar10_formats import (
     BINARY_FILES,
     CACHE_FILE,
@@ -23,6 +23,7 @@ from requant.data.cifar10_formats import (
 from requant.data.download import download, unpack
 from requant.data.protocols import Split
 from requant.errors import DataError
+from requant.files import replacing
 from requant.progress import bar
 
 CLASSES = 10
@@ -70,7 +71,7 @@ def _cached() -> Tensors:
     path = cache_folder() / CACHE_FILE
     if not path.exists():
         tensors = checked(_downloaded(), "what was downloaded")
-        with written_atomically(path) as unfinished:
+        with replacing(path) as unfinished:
             save_file(tensors, unfinished)
     return read_cached(path)
 

@@ -7,8 +7,8 @@ import tarfile
 import urllib.request
 from pathlib import Path
 
-from requant.data.cache import written_atomically
 from requant.errors import DataError
+from requant.files import replacing
 from requant.progress import bar
 
 _SECONDS_WITHOUT_ANSWER = 15
@@ -25,7 +25,7 @@ def download(url: str, md5: str, path: Path) -> Path:
         return path
     by_hand = f"get {url} by other means and place it at {path}"
     try:
-        with written_atomically(path) as unfinished:
+        with replacing(path) as unfinished:
             if _fetch(url, unfinished) != md5:
                 raise DataError(f"what {url} sent has not the MD5 {md5}; {by_hand}")
     except (OSError, http.client.HTTPException) as error:
@@ -72,5 +72,5 @@ def _fetch(url: str, path: Path) -> str:
 def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
     content = tar.extractfile(member)
     assert content is not None, "only called with files"
-    with written_atomically(path) as unfinished, unfinished.open("wb") as file:
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
         shutil.copyfileobj(content, file, _CHUNK)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from requant.errors import WeightsError
+from requant.files import replacing
 from requant.models.architecture import Architecture
 from requant.models.registry import family
 from requant.models.state import read_state, require_fit
@@ -56,28 +56,20 @@ def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> s
     Returns:
         The sha256 of the file, in hexadecimal.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Clones, as safetensors refuses tensors that share memory or are not contiguous.
-        tensors = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in model.state_dict().items()
-        }
-        safetensors.torch.save_file(tensors, temporary, metadata=dict(metadata))
-        digest = _finish(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return digest
+    # Clones, as safetensors refuses tensors that share memory or are not contiguous.
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    with replacing(path) as unfinished:
+        safetensors.torch.save_file(tensors, unfinished, metadata=dict(metadata))
+        return _finish(unfinished)
 
 
 def _finish(path: Path) -> str:
-    """Put the header in order, bring the file to the disk, return its sha256."""
+    """Put the header in order and return the file's sha256."""
     with path.open("rb+") as file:
         _sort_header(file)
-        file.flush()
-        os.fsync(file.fileno())
         file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
 

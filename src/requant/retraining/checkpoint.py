@@ -10,6 +10,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from requant.errors import UserError
+from requant.files import replacing
 
 LAST = "last.ckpt"
 
@@ -22,17 +23,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Write to a temporary file beside `path`, sync it, rename it."""
         assert storage_options is None
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(Path(path)) as unfinished, unfinished.open("wb") as file:  # so that a full disk is an OSError
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any | None = None, weights_only: bool | None = None

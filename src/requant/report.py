@@ -1,6 +1,6 @@
-"""A run, or many, as a table on the terminal."""
+"""A run as a table on the terminal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from requant.progress import console
-from requant.results import STUDENTS, read_result
+from requant.results import STUDENTS
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
@@ -39,37 +39,6 @@ def result_table(result: Mapping[str, Any]) -> Table:
     for name in STUDENTS:
         if name in result["accuracy"]:
             table.add_row(name, *_sizes(result, name), *_figures(result["accuracy"][name]))
-    return table
-
-
-def sweep_table(paths: Iterable[Path]) -> Table:
-    """A line a run: what varied is read from the results."""
-    table = Table(title="All runs of this sweep", title_justify="left", box=SIMPLE_HEAD)
-    for heading in (
-        "run",
-        "k",
-        "bytes",
-        "smaller %",
-        "teacher %",
-        "quantized %",
-        "retrained %",
-        "conventional %",
-        "agrees %",
-    ):
-        table.add_column(heading, justify="left" if heading == "run" else "right", overflow="fold")
-    for path in paths:
-        result = read_result(path)
-        accuracy, size = result["accuracy"], result.get("size", {})
-        top1 = [_percent(accuracy.get(name, {}).get("top1")) for name in STUDENTS]
-        agreement = accuracy.get("retrained", accuracy.get("quantized", {})).get("agreement")
-        table.add_row(
-            path.parent.name,
-            str(result["config"]["centroids"]),
-            _bytes(size.get("retrained_bytes") or size.get("quantized_bytes")),
-            _percent(size.get("size_reduction")),
-            *top1,
-            _percent(agreement),
-        )
     return table
 
 

@@ -8,8 +8,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from requant.listing import runs_tables
 from requant.progress import console
-from requant.report import sweep_table
+from requant.results import table
 
 
 class SweepTable(Callback):
@@ -28,5 +29,10 @@ class SweepTable(Callback):
             self.paths.append(job_return.return_value)
 
     def show(self) -> None:
-        """Print the table."""
-        console.print(sweep_table(self.paths))
+        """Print the table, and where each run is."""
+        if not self.paths:
+            return
+        console.print(f"All {len(self.paths)} runs of this sweep:")
+        console.print(*runs_tables(table(self.paths), [], console.width), sep="\n")
+        for path in self.paths:
+            console.print(f"  {path}", soft_wrap=True, highlight=False)

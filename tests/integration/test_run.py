@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on_to_the_same_result(cache: Path, first: tuple[Path,
 
 def test_a_sweep_makes_a_result_a_job_and_one_table(cache: Path, tmp_path: Path) -> None:
     printed = run(cache, tmp_path, "-m", *QUICK, "centroids=2,4,8", "retrain=none").stdout
-    assert "All runs of this sweep" in printed
+    assert "All 3 runs of this sweep" in printed
     found = results(tmp_path)
     assert sorted(r["config"]["centroids"] for r in found) == [2, 4, 8]
     sizes = {r["config"]["centroids"]: r["size"]["quantized_bytes"] for r in found}

@@ -6,8 +6,8 @@ import pytest
 
 from requant.errors import UserError
 from requant.figures.run import draw_run
-from requant.report import result_table, sweep_table
-from requant.results import collect, read_result, row, summary, write_result
+from requant.report import result_table
+from requant.results import collect, read_result, row, summary, table, write_result
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -29,10 +29,10 @@ def test_a_result_survives_the_disk_and_many_make_a_table(tmp_path: Path) -> Non
     for name in ("b", "a"):
         write_result(tmp_path / name, result(hash=name))
     assert read_result(tmp_path / "a" / "result.json") == result(hash="a")
-    table = collect(tmp_path)
-    assert list(table["hash"]) == ["a", "b"]
-    assert list(table["bytes"]) == [1000, 1000]
-    assert list(table["retrained_correct"]) == [40, 40]
+    runs = collect(tmp_path)
+    assert list(runs["hash"]) == ["a", "b"]
+    assert list(runs["bytes"]) == [1000, 1000]
+    assert list(runs["retrained_correct"]) == [40, 40]
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -72,7 +72,7 @@ def test_runs_without_retraining_have_rows_and_tables(tmp_path: Path) -> None:
     assert row(bare)["retrained_top1"] is None
     assert result_table(bare).row_count == 2
     path = write_result(tmp_path, bare)
-    assert sweep_table([path, path]).row_count == 2
+    assert len(table([path, path])) == 2
     draw_run(bare, tmp_path / "bare.png")
     assert (tmp_path / "bare.png").stat().st_size > 1000
 

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hypothesis import given
-from hypothesis import strategies as st
 
 from requant.config import Config, all_keys, all_settings, parse, register, result_settings
 from requant.errors import ConfigError
@@ -79,11 +77,11 @@ def test_what_cannot_change_a_result_stays_out_of_the_hash() -> None:
         assert result_settings(settings(override)) != plain, override
 
 
-@given(st.sampled_from(all_keys()))
-def test_every_key_is_a_setting(key: str) -> None:
-    node = all_settings(settings())
-    for part in key.split("."):
-        if key != "experiment":
+def test_every_key_is_a_setting() -> None:
+    whole = all_settings(settings())
+    for key in set(all_keys()) - {"experiment"}:
+        node = whole
+        for part in key.split("."):
             node = node[part]
 
 

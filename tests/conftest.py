@@ -1,5 +1,4 @@
 import os
-from pathlib import Path
 
 import hypothesis
 import pytest
@@ -8,8 +7,6 @@ import torch
 # A test may be slow on a busy machine; the same examples on every machine of CI, new ones elsewhere.
 hypothesis.settings.register_profile("requant", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("requant")
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True, scope="session")

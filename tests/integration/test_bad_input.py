@@ -43,16 +43,19 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     assert "classifier.0.weight" in message
 
 
+@pytest.mark.slow  # the messages are tested in tests/unit/test_models_weights.py; here, that they reach the user
 def test_weights_of_another_network(tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     assert "conv1.weight" in refused(tmp_path, f"model.weights={tmp_path / 'other.safetensors'}")
 
 
+@pytest.mark.slow
 def test_weights_that_would_have_to_be_unpickled(tmp_path: Path) -> None:
     torch.save(build(SMALL), tmp_path / "whole_model.pt")
     assert "whole_model.pt" in refused(tmp_path, f"model.weights={tmp_path / 'whole_model.pt'}")
 
 
+@pytest.mark.slow
 def test_an_empty_folder_of_images(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "empty").mkdir()
     message = refused(tmp_path, f"model.weights={weights}", "unlabeled=folder", f"unlabeled.root={tmp_path / 'empty'}")
@@ -112,6 +115,7 @@ def test_a_damaged_checkpoint_says_what_to_remove(tmp_path: Path, weights: Path)
     assert "last.ckpt" in refused(tmp_path, *chosen)
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path, weights: Path) -> None:
     chosen = (*QUICK, f"model.weights={weights}", "retrain=none")
     run(tmp_path / "cache", tmp_path / "out", *chosen)

@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all check format bench clean
+.PHONY: help setup demo test test-all check format bench teachers clean
 .DEFAULT_GOAL := help
 
 help:  ## list every target
@@ -39,6 +39,11 @@ format: setup  ## let ruff mend what it can
 
 bench: setup  ## benchmarks: ratios, both sides in one run
 	$(PY) -m benchmarks.quantize_vgg16
+
+# Each goes on where a killed one was, and is only shown where it is done (outputs/teachers).
+teachers: setup  ## train the two teachers of the CIFAR-10 studies and keep them in experiments/teachers/ (hours; resumable)
+	$(PY) run.py experiment=teacher_vgg16_cifar10
+	$(PY) run.py experiment=teacher_resnet50_cifar10
 
 clean:  ## remove .venv and caches (not outputs/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

@@ -28,6 +28,7 @@ from requant.report import print_result
 from requant.results import RESULT, findings, read_result, summary, write_result
 from requant.retraining import History, retrain, retrain_with_labels
 from requant.runs import claim, provenance, run_folder, settings_hash
+from requant.teacher import keep_teacher
 from requant.tracking import Tracker, tracking
 
 
@@ -82,10 +83,15 @@ def _train_teacher(settings: Config, folder: Path) -> Path:
         teacher = assembly.teacher(settings)
     batches = loader(test, settings.data.batch_size, shuffle=False, workers=settings.data.workers)
     found = {"accuracy": {"teacher": score(*outputs(teacher, batches)).to_dict()}}
-    result = _header(settings, seconds) | found | {"weights": str(assembly.teacher_path(settings))}
+    weights = assembly.teacher_path(settings)
+    result = _header(settings, seconds) | found | {"weights": str(weights)}
+    if settings.teacher.keep:
+        kept = Path(settings.teacher.keep)
+        keep_teacher(kept, weights, assembly.architecture(settings), batches, _header(settings, seconds))
+        weights = kept
     write_result(folder, result)
     print_result(result, folder)
-    console.print(f"  {assembly.teacher_path(settings)}", soft_wrap=True, highlight=False)
+    console.print(f"  {weights}", soft_wrap=True, highlight=False)
     return folder / RESULT
 
 

@@ -150,6 +150,7 @@ def _train(settings: Config, path: Path) -> None:
         data.loader(test_images(settings), settings.data.batch_size, shuffle=False, workers=settings.data.workers),
         recipe,
         label_smoothing=recipe.label_smoothing,
+        batch_norm=recipe.batch_norm,
         seed=recipe.seed,
         workers=settings.data.workers,
         trainer={"accelerator": settings.trainer.accelerator, "precision": settings.trainer.precision},

@@ -20,7 +20,8 @@ class ModelConfig:
     """The network to compress."""
 
     name: str = MISSING
-    """vgg16, resnet50, vgg16_cifar, resnet50_cifar, efficientnet_lite0, vgg_small, torchvision:<name>, timm:<name>."""
+    """vgg16, resnet50, vgg16_cifar, resnet50_cifar, resnet50_cifar_s2, efficientnet_lite0, vgg_small,
+    torchvision:<name>, timm:<name>."""
     classes: int = 1000
     channels: int = 3
     """1 (grey) or 3 (RGB)."""
@@ -44,7 +45,11 @@ class TeacherConfig(Recipe):
     augment: str = "none"
     """Of the training images: none, shift, flip_shift."""
     label_smoothing: float = 0.0
+    batch_norm: bool = False
+    """Train with a batch norm behind each layer and fold it into the weights at the end: for networks without."""
     seed: int = 0
+    keep: str | None = _aside(None)
+    """task=teacher: copy the teacher to this .safetensors file too, in half precision where its accuracy stays."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -229,6 +234,8 @@ class Config:
             raise ConfigError("baseline.method=proposed: the baseline is conventional or none; set retrain=proposed")
         if self.task == "teacher" and self.model.weights != "trained":
             raise ConfigError(f"task=teacher trains weights, but model.weights={self.model.weights}: set it to trained")
+        if self.teacher.keep is not None and not self.teacher.keep.endswith(".safetensors"):
+            raise ConfigError(f"teacher.keep={self.teacher.keep}: must end in .safetensors")
 
 
 def register() -> None:

@@ -1,5 +1,7 @@
 """Train a teacher once and keep it: a safetensors file with its recipe and log beside it."""
 
+import copy
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +12,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from requant.data import LabelledImages
-from requant.evaluation import evaluate
+from requant.evaluation import Accuracy, evaluate
 from requant.files import write_json
-from requant.models import Architecture, build, save_weights
+from requant.models import Architecture, build, load_weights, save_weights
+from requant.models.batch_norm import add_batch_norms, fold_batch_norms
 from requant.recipe import Recipe
 from requant.retraining import retrain_with_labels
 from requant.retraining.checkpoint import LAST
+
+HALF_PRECISION_COSTS = 0.0005  # top-1 that storing in half precision may change
 
 
 def train_teacher(
@@ -26,6 +31,7 @@ def train_teacher(
     recipe: Recipe,
     *,
     label_smoothing: float = 0.0,
+    batch_norm: bool = False,
     seed: int = 0,
     workers: int = 0,
     trainer: Mapping[str, Any] | None = None,
@@ -33,10 +39,13 @@ def train_teacher(
 ) -> nn.Module:
     """Train the architecture from scratch, write `path` (.safetensors) and beside it a .json with the log; return it.
 
-    Goes on from the checkpoint that a killed training of the same `path` left.
+    `batch_norm` trains a network that has none with one behind each layer, folded into the weights at the end. Goes on
+    from the checkpoint that a killed training of the same `path` left.
     """
     torch.manual_seed(seed)
-    model = build(architecture).to(memory_format=torch.channels_last)
+    model = build(architecture)
+    added = add_batch_norms(model) if batch_norm else []
+    model.to(memory_format=torch.channels_last)
     started = time.perf_counter()
     history = retrain_with_labels(
         model,
@@ -51,6 +60,7 @@ def train_teacher(
         trainer=trainer,
         label="train the teacher",
     )
+    fold_batch_norms(model, added)
     accuracy = evaluate(model, test)
     log = {"architecture": architecture.to_dict(), "settings": dict(settings or {}), "accuracy": accuracy.to_dict()}
     sha256 = save_weights(path, model, {"name": architecture.name, "correct": f"{accuracy.correct}/{accuracy.n}"})
@@ -58,3 +68,35 @@ def train_teacher(
     seconds = {"wall": time.perf_counter() - started}
     write_json(path.with_suffix(".json"), log | {"sha256": sha256, "seconds": seconds, "training": history.to_dict()})
     return model
+
+
+def keep_teacher(
+    path: Path, trained: Path, architecture: Architecture, test: DataLoader[Any], record: Mapping[str, Any]
+) -> Accuracy:
+    """Copy the teacher that `train_teacher` wrote as `trained` to `path`, small enough to go with a repository.
+
+    In half precision where that changes its top-1 by 0.05 points at most. Beside it a .json: `record`, the training's
+    log, the accuracy of what was stored, loaded back, and the file's sha256, which `load_weights` checks.
+    """
+    model = _loaded(trained, architecture)
+    full, stored = evaluate(model, test), model
+    half = copy.deepcopy(model).half().float()
+    if abs(evaluate(half, test).top1 - full.top1) <= HALF_PRECISION_COSTS:
+        stored = half.half()
+    log = json.loads(trained.with_suffix(".json").read_text())
+    sha256 = save_weights(path, stored, {"name": architecture.name, "correct": f"{full.correct}/{full.n}"})
+    write_json(path.with_suffix(".json"), {**log, "sha256": sha256})
+    accuracy = evaluate(_loaded(path, architecture), test)
+    found = {
+        "precision": str(next(stored.parameters()).dtype).removeprefix("torch."),
+        "accuracy": accuracy.to_dict(),
+        "accuracy_in_float32": full.to_dict(),
+    }
+    write_json(path.with_suffix(".json"), {**record, **log, **found, "sha256": sha256})
+    return accuracy
+
+
+def _loaded(path: Path, architecture: Architecture) -> nn.Module:
+    model = build(architecture)
+    load_weights(model, str(path), architecture)
+    return model.to(memory_format=torch.channels_last).eval()

@@ -8,7 +8,7 @@ from requant.models.architecture import Architecture
 from requant.models.by_name import TIMM, TORCHVISION
 from requant.models.efficientnet import EFFICIENTNET_LITE0
 from requant.models.family import Family
-from requant.models.resnet import RESNET50, RESNET50_CIFAR
+from requant.models.resnet import RESNET50, RESNET50_CIFAR, RESNET50_CIFAR_S2
 from requant.models.vgg import VGG16, VGG16_CIFAR, VGG_SMALL
 from requant.preprocessing import Preprocessing
 from requant.suggest import did_you_mean
@@ -18,6 +18,7 @@ FAMILIES = {
     "resnet50": RESNET50,
     "vgg16_cifar": VGG16_CIFAR,
     "resnet50_cifar": RESNET50_CIFAR,
+    "resnet50_cifar_s2": RESNET50_CIFAR_S2,
     "efficientnet_lite0": EFFICIENTNET_LITE0,
     "vgg_small": VGG_SMALL,
 }

@@ -28,14 +28,30 @@ def load_weights(model: nn.Module, weights: str, architecture: Architecture) -> 
 
     Raises:
         WeightsError: no such weights, a file that is unreadable or holds more than tensors, missing or unexpected
-            tensors, other shapes, or values that are not finite in the model's precision.
+            tensors, other shapes, values that are not finite in the model's precision, or a file whose checksum is not
+            the `sha256` that a .json of the same name beside it records.
     """
     if weights == "none":
         return
     state = _imagenet(architecture) if weights == "imagenet" else read_state(weights)
+    if weights != "imagenet":
+        _require_recorded(Path(weights))
     require_fit(state, model, f"{weights} (for {architecture.name})")
     # Not strict: the counters of batch norm may be missing, as in files of old versions of PyTorch.
     model.load_state_dict(dict(state), strict=False)
+
+
+def _require_recorded(path: Path) -> None:
+    """Raise unless the file has the checksum that the record beside it, where there is one, gives."""
+    record = path.with_suffix(".json")
+    try:
+        expected = json.loads(record.read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no record of ours
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise WeightsError(f"{path} has sha256 {found}, not the {expected} of {record}: fetch both again, together")
 
 
 def _imagenet(architecture: Architecture) -> Mapping[str, Tensor]:

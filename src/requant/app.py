@@ -201,6 +201,8 @@ def _retrain(job: Run, name: str, recipe: RetrainConfig, student: nn.Module, ima
         loss=recipe.loss,
         temperature=recipe.temperature,
         teacher_outputs=recipe.teacher_outputs,
+        front=recipe.front,
+        in_memory=recipe.in_memory,
         label="retrain without labels",
         **common,
     )

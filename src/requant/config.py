@@ -73,6 +73,10 @@ class RetrainConfig(Recipe):
     batch). On images from elsewhere `update` takes on their statistics, which costs accuracy."""
     teacher_outputs: str = "once"
     """once (computed before the first epoch where the images are the same in every epoch) or live."""
+    front: str = "once"
+    """Frozen layers at the front, where only the network's end is trained: activations computed once, or live."""
+    in_memory: bool = _aside(True)
+    """Keep unlabeled images that are the same in every epoch decoded and normalised, up to 2 GiB."""
     augment: str = "none"
     """conventional: of the training images: none, shift, flip_shift."""
 
@@ -83,6 +87,7 @@ class RetrainConfig(Recipe):
         choice("retrain.loss", self.loss, ("kl", "mse", "ce"))
         choice("retrain.statistics", self.statistics, ("update", "keep"))
         choice("retrain.teacher_outputs", self.teacher_outputs, ("once", "live"))
+        choice("retrain.front", self.front, ("once", "live"))
         positive(**{"retrain.temperature": self.temperature})
 
 

@@ -13,8 +13,10 @@ from torch import nn
 
 from requant.compression import check_placed, compress
 from requant.errors import ConfigError, UserError
+from requant.models import Architecture, build
 from requant.recipe import Recipe
 from requant.retraining import predict, retrain, retrain_with_labels
+from requant.retraining.front import inputs_of, trainable_tail
 from requant.retraining.module import Retraining
 from requant.retraining.objectives import MatchTeacher
 from requant.retraining.trainable import freeze, set_modes
@@ -97,6 +99,74 @@ def test_outputs_computed_once_give_the_same_training_as_live_ones() -> None:
         assert torch.allclose(value.float(), results[1][name].float(), atol=1e-6), name
 
 
+class Made(TensorImages):
+    """Images that are made anew each time they are asked for, and count how often that is."""
+
+    def __init__(self) -> None:
+        super().__init__(images())
+        self.asked = 0
+
+    def __getitems__(self, indices: list[int]) -> torch.Tensor:
+        self.asked += len(indices)
+        return super().__getitems__(indices)
+
+
+def test_images_kept_in_memory_are_made_once_and_give_the_same_bits() -> None:
+    results, asked = [], []
+    for in_memory in (True, False):
+        student, made = network(), Made()
+        retrain(student, network(1), made, recipe=RECIPE, in_memory=in_memory)
+        results.append(student.state_dict())
+        asked.append(made.asked)
+    assert asked[0] < 80 < 4 * 70 <= asked[1]
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
+def test_a_frozen_front_computed_once_gives_the_same_training_and_runs_once() -> None:
+    results, calls = [], []
+    for front in ("once", "live"):
+        student = network()
+        before = copy.deepcopy(student.state_dict())
+        count = [0]
+        student[0].register_forward_hook(
+            lambda _, inputs, __, count=count: count.__setitem__(0, count[0] + len(inputs[0]))
+        )
+        retrain(student, network(1), images(), recipe=RECIPE, only={"5.weight", "5.bias"}, front=front)
+        results.append(student.state_dict())
+        calls.append(count[0])
+        moved = {name for name, value in student.state_dict().items() if not torch.equal(value, before[name])}
+        assert moved == {"5.weight", "5.bias"}
+    assert calls[0] < 80 < 3 * 70 <= calls[1]
+    for name, value in results[0].items():
+        assert torch.allclose(value.float(), results[1][name].float(), atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("name", "trained", "expected"),
+    [
+        ("vgg_small", ["classifier.6.weight"], "classifier.6"),
+        ("vgg_small", ["classifier.3.bias", "classifier.6.weight"], "classifier"),
+        ("resnet50_cifar", ["fc.bias"], "fc"),
+        ("resnet50_cifar", ["layer4.2.conv3.weight", "fc.bias"], None),
+        ("resnet50_cifar", ["layer4.2.conv3.weight"], None),
+        ("vgg_small", ["features.0.weight", "classifier.6.weight"], None),
+    ],
+)
+def test_the_end_that_holds_all_that_is_trained(name: str, trained: list[str], expected: str | None) -> None:
+    torch.manual_seed(0)
+    student = build(Architecture(name, classes=10, image_size=32, width=0.0625))
+    freeze(student, (), only=trained)
+    pixels = torch.randn(2, 3, 32, 32)
+    tail = trainable_tail(student, pixels)
+    if expected is None:
+        assert tail is None
+        return
+    assert tail is not None
+    inside = {id(parameter) for parameter in tail.parameters()}
+    assert all(id(student.get_parameter(path)) in inside for path in trained)
+    torch.testing.assert_close(tail(inputs_of(tail, student, pixels)), student(pixels))
+
+
 def test_two_trainings_are_bit_identical_and_another_seed_differs() -> None:
     def weights(seed: int) -> torch.Tensor:
         student = network()
@@ -175,7 +245,7 @@ def test_norms_of_layers_that_stand_still_do_too() -> None:
 
 
 def test_settings_that_do_not_exist_are_refused() -> None:
-    for wrong in ({"loss": "kld"}, {"teacher_outputs": "onec"}, {"statistics": "kep"}):
+    for wrong in ({"loss": "kld"}, {"teacher_outputs": "onec"}, {"front": "back"}, {"statistics": "kep"}):
         with pytest.raises(ConfigError, match="choose one of"):
             retrain(network(), network(1), images(), recipe=RECIPE, **wrong)
 

@@ -1,6 +1,8 @@
 """What a training step minimises. None of these is an nn.Module: the teacher stays out of every checkpoint."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,4 +55,5 @@ class MatchLabels:
         return F.cross_entropy(student(images_NCHW), labels_N, label_smoothing=self.label_smoothing)
 
 
-Objective = MatchTeacher | MatchOutputs | MatchLabels
+Objective = Callable[[nn.Module, Any], Tensor]
+"""The mean loss of a student on a batch."""

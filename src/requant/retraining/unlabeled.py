@@ -1,7 +1,7 @@
 """The proposed retraining: match the teacher's outputs on images without labels."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -13,10 +13,13 @@ from requant.data import loader
 from requant.evaluation import evaluating
 from requant.progress import bar
 from requant.recipe import Recipe, choice
+from requant.retraining.front import OnTail, inputs_of, trainable_tail
 from requant.retraining.loop import History, fit
 from requant.retraining.losses import LOSSES
-from requant.retraining.objectives import MatchOutputs, MatchTeacher
+from requant.retraining.objectives import MatchOutputs, MatchTeacher, Objective
 from requant.retraining.trainable import freeze
+
+MOST_BYTES = 2 << 30  # of images or activations kept in memory
 
 
 class Images(Protocol):
@@ -35,7 +38,7 @@ class Images(Protocol):
 
 
 class TensorImages:
-    """Images that are ready: a float tensor (N, C, H, W), normalised as the network wants them."""
+    """Images that are ready: a float tensor (N, C, H, W), normalised as the network wants them (or activations)."""
 
     fixed = True
 
@@ -77,6 +80,9 @@ def retrain(
     loss: str = "kl",
     temperature: float = 1.0,
     teacher_outputs: str = "once",
+    front: str = "once",
+    in_memory: bool = True,
+    statistics: str = "keep",
     workers: int = 0,
     seed: int = 0,
     **training: Any,
@@ -84,38 +90,82 @@ def retrain(
     """Train what is not quantized until the student's outputs match the teacher's on unlabeled images, in place.
 
     (Thonglek et al., IJCNN 2020, section III.) `codebooks` names the quantized tensors, which stand still; `only`
-    narrows what is trained further. `teacher_outputs="once"` computes the teacher's outputs before the first epoch
-    where the images allow it. `training` goes to `requant.retraining.loop.fit`: statistics, test, folder, trainer,
-    loggers, label.
+    narrows what is trained further. `training` goes to `requant.retraining.loop.fit`: test, folder, trainer, loggers,
+    label.
+
+    Where the images are the same in every epoch, what would be computed again is computed once, before the first: with
+    `teacher_outputs="once"` the teacher's outputs; with `front="once"` the activations of frozen layers at the front,
+    where only the network's end is trained; with `in_memory` images are decoded and normalised, up to 2 GiB of them.
     """
     recipe = recipe or Recipe()
     images = TensorImages(images) if isinstance(images, Tensor) else images
     choice("loss", loss, tuple(LOSSES))
     choice("teacher_outputs", teacher_outputs, ("once", "live"))
+    choice("front", front, ("once", "live"))
     freeze(student, codebooks, only)
-    objective: MatchOutputs | MatchTeacher = MatchOutputs(loss, temperature)
-    batches: Images | WithOutputs = images
     started = time.perf_counter()
     with evaluating(teacher):
+        if in_memory and images.fixed and _bytes(images) <= MOST_BYTES:
+            images = TensorImages(_each(lambda batch: batch, images, recipe.batch_size, workers, "unlabeled images"))
         if teacher_outputs == "once" and images.fixed:
-            batches = WithOutputs(images, predict(teacher, images, recipe.batch_size, workers))
+            outputs_NC = predict(teacher, images, recipe.batch_size, workers)
+            objective: Objective = MatchOutputs(loss, temperature)
+            tail = _fixed_tail(student, images) if front == "once" and statistics == "keep" else None
+            if tail is not None:
+                images = _inputs(tail, student, images, recipe.batch_size, workers)
+                objective = OnTail(objective, tail)
+            batches: Images | WithOutputs = WithOutputs(images, outputs_NC)
         else:
-            objective = MatchTeacher(teacher, loss, temperature)
-        predicted = time.perf_counter() - started
+            batches, objective = images, MatchTeacher(teacher, loss, temperature)
+        prepared = time.perf_counter() - started
         train = loader(batches, recipe.batch_size, shuffle=True, seed=seed, workers=workers)
-        history = fit(student, train, objective, recipe, frozen=codebooks, seed=seed, **training)
-    return replace(history, teacher_seconds=predicted)
+        history = fit(student, train, objective, recipe, frozen=codebooks, statistics=statistics, seed=seed, **training)
+    return replace(history, teacher_seconds=prepared)
 
 
-@torch.no_grad()
 def predict(teacher: nn.Module, images: Images, batch_size: int, workers: int = 0) -> Tensor:
     """The logits (N, C) of a teacher in eval mode for every image of epoch 0, on the CPU."""
     device = next(teacher.parameters()).device
+    return _each(
+        lambda batch: teacher(batch.to(device)).float().cpu(), images, batch_size, workers, "teacher's outputs"
+    )
+
+
+def _fixed_tail(student: nn.Module, images: Images) -> nn.Module | None:
+    with evaluating(student):
+        device = next(student.parameters()).device
+        example = images.__getitems__([0]).to(device)
+        tail = trainable_tail(student, example)
+        fits = tail is not None and inputs_of(tail, student, example).nbytes * len(images) <= MOST_BYTES
+    return tail if fits else None
+
+
+def _inputs(tail: nn.Module, student: nn.Module, images: Images, batch_size: int, workers: int) -> "TensorImages":
+    device = next(student.parameters()).device
+    with evaluating(student):
+        return TensorImages(
+            _each(
+                lambda batch: inputs_of(tail, student, batch.to(device)).cpu(),
+                images,
+                batch_size,
+                workers,
+                "frozen layers",
+            )
+        )
+
+
+def _bytes(images: Images) -> int:
+    return images.__getitems__([0]).nbytes * len(images)
+
+
+@torch.no_grad()
+def _each(function: Callable[[Tensor], Tensor], images: Images, batch_size: int, workers: int, label: str) -> Tensor:
+    """The function's results (N, ...) for the images of epoch 0, in order."""
     order: DataLoader[Any] = loader(images, batch_size, shuffle=False, workers=workers, shard=False)
     with bar() as progress:
-        task = progress.add_task("teacher's outputs", total=len(order))
-        logits = []
+        task = progress.add_task(label, total=len(order))
+        found = []
         for batch in order:
-            logits.append(teacher(batch.to(device)).float().cpu())
+            found.append(function(batch))
             progress.advance(task)
-    return torch.cat(logits)
+    return torch.cat(found)

@@ -27,7 +27,7 @@ class OnTail:
 
 
 def trainable_tail(student: nn.Module, images_NCHW: Tensor) -> nn.Module | None:
-    """The smallest end of `student` that takes one tensor and holds every parameter with gradients; None: there is none.
+    """The smallest end of `student` that takes one tensor and holds all that is trained; None: there is none.
 
     An end is a module whose output is the network's, or what remains of a Sequential from some child on.
     """

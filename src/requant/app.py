@@ -2,7 +2,6 @@
 
 import copy
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,13 +20,14 @@ from requant.data import LabelledImages, loader
 from requant.evaluation import Accuracy, outputs, score
 from requant.figures.run import draw_run
 from requant.layers import describe
+from requant.layout import RESULT
 from requant.models import checksum, example_input
 from requant.plan import resolve
 from requant.progress import console
 from requant.report import print_result
-from requant.results import RESULT, findings, read_result, summary, write_result
+from requant.results import findings, read_result, summary, write_result
 from requant.retraining import History, retrain, retrain_with_labels
-from requant.runs import claim, provenance, run_folder, settings_hash
+from requant.runs import claimed, provenance, run_folder, settings_hash, state
 from requant.teacher import keep_teacher
 from requant.tracking import Tracker, tracking
 
@@ -38,15 +38,17 @@ def run(settings: Config) -> Path:
     folder = run_folder(settings)
     if settings.trainer.threads:
         torch.set_num_threads(settings.trainer.threads)
-    if _is_main():
-        if settings.force and folder.exists():
-            shutil.rmtree(folder)
+    if not _is_main():
+        return _TASKS[settings.task](settings, folder)
+    if settings.dry_run:
+        console.print(f"{state(folder)}: {folder} (dry_run=true: nothing was started)", soft_wrap=True)
+        return folder / RESULT
+    with claimed(folder, settings):
         if (folder / RESULT).exists():
             console.print("This run is done already (force=true starts it over).")
             print_result(read_result(folder / RESULT), folder)
             return folder / RESULT
-        claim(folder, settings)
-    return _TASKS[settings.task](settings, folder)
+        return _TASKS[settings.task](settings, folder)
 
 
 def _is_main() -> bool:

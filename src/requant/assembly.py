@@ -12,6 +12,7 @@ from requant.clustering import METHODS
 from requant.config import Config, RetrainConfig, all_settings
 from requant.data.cache import cache_folder
 from requant.errors import ConfigError
+from requant.files import exclusive
 from requant.models import Architecture, build, load_weights, preprocessing
 from requant.plan import Rule
 from requant.progress import console
@@ -124,7 +125,9 @@ def teacher(settings: Config) -> nn.Module:
     if weights == "trained":
         path = teacher_path(settings)
         if not path.exists():
-            _train(settings, path)
+            with exclusive(path.with_suffix(".lock")):
+                if not path.exists():  # another process may just have made it
+                    _train(settings, path)
         weights = str(path)
     torch.manual_seed(settings.seed)
     model = build(architecture(settings))

@@ -225,6 +225,8 @@ class Config:
     logger: LoggerConfig = MISSING
     force: bool = _aside(False)
     """Start over although a result or a checkpoint is there."""
+    dry_run: bool = _aside(False)
+    """List the runs with their folders and states, and start none."""
     out: str = _aside("outputs")
     """The folder for runs."""
 
@@ -253,7 +255,10 @@ def parse(config: DictConfig, in_sweep: bool = False) -> Config:
     settings = OmegaConf.to_object(config)
     assert isinstance(settings, Config)
     if in_sweep and settings.trainer.devices * settings.trainer.num_nodes > 1:
-        raise ConfigError("a sweep (-m) runs its jobs in one process: use trainer=cpu or trainer=gpu, or one run a job")
+        raise ConfigError(
+            "this launcher runs a sweep's jobs in one process, where several devices a job go wrong: "
+            "set hydra/launcher=process (the default)"
+        )
     return settings
 
 

@@ -7,6 +7,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from requant.progress import console
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -24,6 +28,25 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # after the rename it is gone already
             unfinished.unlink()
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold a lock file; while another process holds it, say so and wait. A killed process holds nothing.
+
+    The folder is made where it is missing; the file stays.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        console.print(f"Another process works on {lock.parent}; waiting for it (Ctrl-C to give up).", soft_wrap=True)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def write_json(path: Path, value: Any) -> None:

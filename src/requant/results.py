@@ -11,6 +11,7 @@ import pandas as pd
 
 from requant.errors import UserError
 from requant.files import write_json
+from requant.layout import RESULT
 
 if TYPE_CHECKING:
     from requant.archive import ArchiveReport
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from requant.evaluation import Accuracy
     from requant.retraining import History
 
-RESULT = "result.json"
 STUDENTS = ("teacher", "quantized", "retrained", "conventional")
 
 

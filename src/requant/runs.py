@@ -4,8 +4,10 @@ import hashlib
 import json
 import platform
 import re
+import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -15,9 +17,8 @@ from typing import Any
 from requant.config import Config, all_settings, result_settings
 from requant.data import fingerprint
 from requant.errors import ConfigError, WeightsError
-from requant.files import write_json
-
-SETTINGS = "settings.json"
+from requant.files import exclusive, write_json
+from requant.layout import LOCK, RESULT, SETTINGS
 
 
 def settings_hash(settings: Config) -> str:
@@ -51,12 +52,38 @@ def run_folder(settings: Config) -> Path:
     return Path(settings.out) / settings.name / f"{model}-{settings.data.name}" / name
 
 
-def claim(folder: Path, settings: Config) -> None:
-    """Make the folder and write its settings; a folder that was made with other settings is refused."""
-    mark, expected = folder / SETTINGS, settings_hash(settings)
-    if mark.exists() and (found := json.loads(mark.read_text()).get("hash")) != expected:
-        raise ConfigError(f"{folder} belongs to settings {found}, not {expected}: move it away, or set out=<folder>")
-    write_json(mark, {"hash": expected, "settings": all_settings(settings)})
+def state(folder: Path) -> str:
+    """What is there of a run: done, unfinished, or new."""
+    return "done" if (folder / RESULT).exists() else "unfinished" if (folder / SETTINGS).exists() else "new"
+
+
+@contextmanager
+def claimed(folder: Path, settings: Config) -> Iterator[None]:
+    """Have the run's folder to oneself: another process that works there is waited for.
+
+    The folder is made and its settings are written; one that was made with other settings is refused. With
+    settings.force it is emptied first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / LOCK):
+        if settings.force:
+            _empty(folder)
+        mark, expected = folder / SETTINGS, settings_hash(settings)
+        if mark.exists() and (found := json.loads(mark.read_text()).get("hash")) != expected:
+            raise ConfigError(
+                f"{folder} belongs to settings {found}, not {expected}: move it away, or set out=<folder>"
+            )
+        if not mark.exists():
+            write_json(mark, {"hash": expected, "settings": all_settings(settings)})
+        yield
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def provenance() -> dict[str, Any]:

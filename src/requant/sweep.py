@@ -1,38 +1,146 @@
-"""The end of a sweep (`python run.py -m ...`): one table of all its runs."""
+"""A sweep: many runs, each in an operating-system process of its own, some at a time; one that fails stops no other.
 
-import atexit
+Processes, since Lightning's DDP and Hydra's multirun do not mix in one: its ranks would run the whole sweep again.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from requant.cli import explain
+from requant.config import Config, parse
+from requant.errors import ConfigError, UserError
+from requant.layout import RESULT
 from requant.listing import runs_tables
+from requant.pool import Command, Outcome, run_all
 from requant.progress import console
 from requant.results import table
+from requant.runs import run_folder, state
+
+_RANKS = re.compile(
+    r"(LOCAL_|NODE_|GROUP_|GLOBAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|SLURM_(PROCID|LOCALID|NODEID)|PL_.*"
+)
+_OF_THE_SWEEP = re.compile(r"[+~]{0,2}hydra(/launcher|/sweeper|\.mode|\.launcher|\.sweeper|\.sweep)\b")
+_TAIL = 6  # lines of a failed job's log that are shown
 
 
-class SweepTable(Callback):
-    """Collects each job's result.json and prints them together at the exit: also where a job has failed."""
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep: what was typed for it, and what that means."""
 
-    def __init__(self) -> None:
-        self.paths: list[Path] = []
+    overrides: list[str]
+    settings: Config
+    folder: Path
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ARG002
-        """Hydra does not call `on_multirun_end` after a failure, so the exit it is."""
-        atexit.register(self.show)
+    @property
+    def gpus(self) -> int:
+        """How many it takes."""
+        return 0 if self.settings.trainer.accelerator == "cpu" else self.settings.trainer.devices
 
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:  # noqa: ARG002
-        """Remember the result of a job that was completed."""
-        if job_return.status == JobStatus.COMPLETED:
-            self.paths.append(job_return.return_value)
 
-    def show(self) -> None:
-        """Print the table, and where each run is."""
-        if not self.paths:
-            return
-        console.print(f"All {len(self.paths)} runs of this sweep:")
-        console.print(*runs_tables(table(self.paths), [], console.width), sep="\n")
-        for path in self.paths:
-            console.print(f"  {path}", soft_wrap=True, highlight=False)
+@dataclass(frozen=True)
+class Mistake:
+    """A run that cannot be started, and why."""
+
+    overrides: list[str]
+    error: Exception
+
+
+def job(overrides: list[str], config: DictConfig | Exception) -> Job | Mistake:
+    """The run of these overrides, from what they compose to, or from the error that composing them raised."""
+    if isinstance(config, Exception):
+        return Mistake(overrides, config)
+    try:
+        settings = parse(config)
+        return Job(overrides, settings, run_folder(settings))
+    except Exception as error:  # whatever it is, it is this run's alone
+        return Mistake(overrides, error)
+
+
+def sweep(found: Sequence[Job | Mistake], hydra: Sequence[str], max_parallel: int | None = None) -> UserError | None:
+    """Start the runs that are not done, and end with one table; returns an error where some failed.
+
+    `hydra` are the overrides of Hydra's own settings, handed on to each run.
+    """
+    names = _names([job.overrides for job in found])
+    pairs = list(zip(names, found, strict=True))
+    mistakes = [Outcome(name, None, explain(m.error, m.overrides)) for name, m in pairs if isinstance(m, Mistake)]
+    jobs = [(name, job) for name, job in pairs if isinstance(job, Job)]
+    if any(job.settings.dry_run for _, job in jobs):
+        _show_states(jobs)
+        return _failures(mistakes)
+    todo = [(name, job) for name, job in jobs if job.settings.force or state(job.folder) != "done"]
+    if len(todo) < len(jobs):
+        console.print(f"{len(jobs) - len(todo)} of {len(found)} runs are done already (force=true starts them over).")
+    capacity = _capacity([job for _, job in todo], max_parallel)
+    outcomes = run_all([_command(name, job, hydra) for name, job in todo], *capacity)
+    _show_results([job for _, job in jobs])
+    return _failures([*mistakes, *(outcome for outcome in outcomes if outcome.code != 0)])
+
+
+def _names(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """What tells the jobs apart: the overrides that not all of them have."""
+    common = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
+    return [" ".join(word for word in words if word not in common) or "the only job" for words in overrides]
+
+
+def _command(name: str, job: Job, hydra: Sequence[str]) -> Command:
+    forwarded = [override for override in hydra if not _OF_THE_SWEEP.match(override)]
+    arguments = [sys.executable, sys.argv[0], *job.overrides, *forwarded, "hydra.mode=RUN"]
+    environment = {key: value for key, value in os.environ.items() if not _RANKS.fullmatch(key)}
+    return Command(name, arguments, environment, job.folder.with_name(f"{job.folder.name}.log"), job.gpus)
+
+
+def _capacity(jobs: Sequence[Job], max_parallel: int | None) -> tuple[int, list[str]]:
+    """How many jobs at a time, and the GPUs that they share."""
+    if max_parallel is not None and max_parallel < 1:
+        raise ConfigError(f"hydra.launcher.max_parallel={max_parallel}: must be at least 1, or null")
+    needed = max((job.gpus for job in jobs), default=0)
+    gpus = _gpus() if needed else []
+    if needed > len(gpus):
+        raise ConfigError(
+            f"trainer.devices={needed}, but there are {len(gpus)} GPUs here: set trainer.devices, or trainer=cpu"
+        )
+    fitting = len(gpus) // needed if needed else None
+    return min(max_parallel or fitting or 1, fitting or len(jobs) or 1), gpus
+
+
+def _gpus() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [gpu for gpu in visible.split(",") if gpu.strip()]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _show_states(jobs: Sequence[tuple[str, Job]]) -> None:
+    console.print(f"{len(jobs)} runs (dry_run=true: nothing was started):")
+    for name, job in jobs:
+        console.print(f"  {state(job.folder):<10}  {name}  {job.folder}", soft_wrap=True, highlight=False)
+
+
+def _show_results(jobs: Sequence[Job]) -> None:
+    paths = sorted({job.folder / RESULT for job in jobs if (job.folder / RESULT).exists()})
+    if not paths:
+        return
+    console.print(f"All {len(paths)} runs of this sweep:")
+    console.print(*runs_tables(table(paths), [], console.width), sep="\n")
+    for path in paths:
+        console.print(f"  {path}", soft_wrap=True, highlight=False)
+
+
+def _failures(outcomes: Sequence[Outcome]) -> UserError | None:
+    if not outcomes:
+        return None
+    blocks = [f"{len(outcomes)} jobs of the sweep failed; the same command runs them again, and only what is not done."]
+    for outcome in outcomes:
+        lines = outcome.said.strip().splitlines()[-_TAIL:]
+        where = "" if outcome.log is None else f" (exit code {outcome.code}; {outcome.log})"
+        blocks.append("\n".join([f"{outcome.name}{where}", *(f"  {line}" for line in lines)]))
+    return UserError("\n\n".join(blocks))

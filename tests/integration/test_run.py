@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -152,7 +153,16 @@ def test_a_killed_run_goes_on_to_the_same_result(cache: Path, first: tuple[Path,
 
 
 def test_a_sweep_makes_a_result_a_job_and_one_table(cache: Path, tmp_path: Path) -> None:
-    printed = run(cache, tmp_path, "-m", *QUICK, "centroids=2,4,8", "retrain=none").stdout
+    common = ("-m", *QUICK, "retrain=none")
+    run(cache, tmp_path, *common, "centroids=2")
+    listed = run(cache, tmp_path, *common, "centroids=2,4,8", "dry_run=true").stdout
+    assert [line.split()[:2] for line in listed.splitlines()[1:]] == [
+        ["done", "centroids=2"],
+        ["new", "centroids=4"],
+        ["new", "centroids=8"],
+    ]
+    printed = run(cache, tmp_path, *common, "centroids=2,4,8", "hydra.launcher.max_parallel=2").stdout
+    assert "1 of 3 runs are done already" in printed
     assert "All 3 runs of this sweep" in printed
     found = results(tmp_path)
     assert sorted(r["config"]["centroids"] for r in found) == [2, 4, 8]
@@ -160,8 +170,48 @@ def test_a_sweep_makes_a_result_a_job_and_one_table(cache: Path, tmp_path: Path)
     assert sizes[2] < sizes[4] < sizes[8]
 
 
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_to_the_same_results(cache: Path, tmp_path: Path) -> None:
+    """Killed at random moments, jobs and all, until it is through."""
+    sweep = ("-m", *QUICK, "centroids=2,4", "seed=0,1", "retrain.epochs=3")
+    run(cache, tmp_path / "whole", *sweep)
+    draws = random.Random(0)
+    for _ in range(40):
+        command = [sys.executable, str(ROOT / "run.py"), *sweep, f"out={tmp_path / 'cut'}"]
+        started = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | {"REQUANT_CACHE": str(cache)}, stdout=subprocess.DEVNULL
+        )
+        try:
+            started.wait(draws.uniform(8, 25))
+            break
+        except subprocess.TimeoutExpired:
+            for child in [started.pid, *descendants(started.pid)]:
+                os.kill(child, signal.SIGKILL)
+            started.wait()
+    run(cache, tmp_path / "cut", *sweep)
+    whole, cut = results(tmp_path / "whole"), results(tmp_path / "cut")
+    assert len(whole) == 4
+    assert [without_times(result) for result in whole] == [without_times(result) for result in cut]
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below a process, from /proc."""
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+    return [found for child in children for found in (child, *descendants(child))]
+
+
+@pytest.mark.slow
+def test_a_sweep_over_runs_of_two_processes(cache: Path, tmp_path: Path) -> None:
+    overrides = ("trainer=ddp_cpu", "centroids=4,8", "retrain.epochs=1", "retrain@baseline=none")
+    run(cache, tmp_path, "-m", *QUICK, *overrides)
+    assert [r["retrain"]["images_seen"] for r in results(tmp_path)] == [200, 200]
+
+
 def test_wandb_offline_is_finished_even_twice_in_one_process(cache: Path, tmp_path: Path) -> None:
-    run(cache, tmp_path, "-m", *QUICK, "centroids=4,8", "logger=wandb", "retrain.epochs=1", "retrain@baseline=none")
+    overrides = ("centroids=4,8", "logger=wandb", "retrain.epochs=1", "retrain@baseline=none")
+    run(cache, tmp_path, "-m", *QUICK, *overrides, "hydra/launcher=basic")
     assert len(list(tmp_path.rglob("*.wandb"))) == 2
 
 
@@ -183,7 +233,7 @@ def test_only_the_last_layer(cache: Path, tmp_path: Path) -> None:
         (["retrain.epochs=many"], "retrain.epochs"),
         (["model.weights=nowhere.pt"], "nowhere.pt"),
         pytest.param(["data=imagenet"], "model.classes=10", marks=pytest.mark.slow),
-        (["-m", "trainer=ddp_cpu"], "sweep"),
+        (["-m", "trainer=ddp_cpu", "hydra/launcher=basic"], "hydra/launcher=process"),
         (["unlabeled=folder"], "unlabeled.root"),
         pytest.param(["unlabeled=folder", "unlabeled.root=/nowhere"], "/nowhere", marks=pytest.mark.slow),
         (["plan.rules=[{layers: '40', kind: weight, centroids: 4}]"], "layers 40"),
@@ -217,9 +267,14 @@ def test_ctrl_c_ends_with_what_to_do_next(cache: Path, first: tuple[Path, str], 
 
 
 def test_a_failed_job_does_not_cost_the_sweeps_table(cache: Path, tmp_path: Path) -> None:
-    done = run(cache, tmp_path, "-m", *QUICK, "centroids=4,300", "retrain=none", check=False)
+    overrides = ("centroids=300,4", "plan.rules=[{layers: 2, kind: weight, centroids: ${centroids}}]", "retrain=none")
+    broken = "model.weights=none,broken.pt"
+    done = run(cache, tmp_path, "-m", *QUICK, *overrides, broken, check=False)
     assert done.returncode == 2
+    assert "3 jobs of the sweep failed" in done.stderr
     assert "1 to 256" in done.stderr
+    assert "broken.pt" in done.stderr
+    assert "Traceback" not in done.stderr
     assert "equal_population-k4" in done.stdout
 
 

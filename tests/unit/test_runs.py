@@ -1,12 +1,15 @@
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from test_config import settings
 
 from requant.errors import ConfigError
-from requant.runs import claim, provenance, run_folder, settings_hash, teacher_hash
+from requant.files import exclusive
+from requant.runs import claimed, provenance, run_folder, settings_hash, state, teacher_hash
 
 
 def test_the_hash_is_stable_and_moves_with_what_can_change_the_result() -> None:
@@ -43,11 +46,42 @@ def test_the_folder_tells_the_key_settings() -> None:
     assert folder.name.startswith("equal_population-k16-packed-proposed-digits-s0-")
 
 
-def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
-    claim(tmp_path, settings())
-    claim(tmp_path, settings("data.workers=1"))
-    with pytest.raises(ConfigError, match="belongs to settings"):
-        claim(tmp_path, settings("seed=9"))
+def test_a_folder_belongs_to_one_set_of_settings(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert state(folder) == "new"
+    with claimed(folder, settings()):
+        assert state(folder) == "unfinished"
+    with claimed(folder, settings("data.workers=1")):
+        pass
+    with pytest.raises(ConfigError, match="belongs to settings"), claimed(folder, settings("seed=9")):
+        pass
+    (folder / "result.json").write_text("{}")
+    assert state(folder) == "done"
+
+
+def test_starting_over_empties_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with claimed(folder, settings()):
+        (folder / "result.json").write_text("{}")
+        (folder / "retrained").mkdir()
+        (folder / "retrained" / "last.ckpt").write_text("x")
+    with claimed(folder, settings("force=true")):
+        assert {path.name for path in folder.iterdir()} == {".lock", "settings.json"}
+
+
+def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
+    """Also where the first is killed: a lock dies with its process."""
+    lock = tmp_path / ".lock"
+    code = (
+        "import time\nfrom pathlib import Path\nfrom requant.files import exclusive\n"
+        f"with exclusive(Path({str(lock)!r})):\n    print('in', flush=True)\n    time.sleep(60)"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "in\n"
+    threading.Timer(0.5, first.kill).start()
+    with exclusive(lock):
+        assert first.wait(10) == -signal.SIGKILL
 
 
 def test_provenance_names_versions_and_machine() -> None:

@@ -1,0 +1,5 @@
+"""The names of the files in a run's folder."""
+
+RESULT = "result.json"  # written last: it marks the run as done
+SETTINGS = "settings.json"
+LOCK = ".lock"

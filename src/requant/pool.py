@@ -1,0 +1,180 @@
+"""Commands as processes, some at a time, with a live view; Ctrl-C ends them all."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.live import Live
+from rich.table import Table
+
+from requant.progress import console
+
+POLL = 0.2  # seconds
+PATIENCE = 30.0  # seconds that an interrupted process has to end by itself
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_EPOCH = re.compile(r"^(.+): epoch (\d+)/(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to run: its output goes to `log`; it gets `gpus` of the GPUs, as CUDA_VISIBLE_DEVICES."""
+
+    name: str
+    arguments: list[str]
+    environment: dict[str, str]
+    log: Path
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: its exit code (None: it was not started) and the last of what it said."""
+
+    name: str
+    code: int | None
+    said: str
+    log: Path | None = None
+
+
+@dataclass
+class _Running:
+    command: Command
+    process: subprocess.Popen[bytes]
+    gpus: list[str]
+    started: float = field(default_factory=time.monotonic)
+
+
+def run_all(commands: Sequence[Command], max_parallel: int = 1, gpus: Sequence[str] = ()) -> list[Outcome]:
+    """Run the commands, at most `max_parallel` at a time; return how each ended, in their order.
+
+    With several at a time the CPU's threads are divided among them. On Ctrl-C all are interrupted, and once they have
+    ended KeyboardInterrupt is raised.
+    """
+    waiting, running, outcomes = list(commands), list[_Running](), dict[int, Outcome]()
+    free, times = list(gpus), list[float]()
+    threads = max(1, _cores() // max_parallel) if max_parallel > 1 else None
+    with _view(lambda: _table(commands, running, outcomes, times, max_parallel)) as refresh:
+        try:
+            while waiting or running:
+                while waiting and len(running) < max_parallel and len(free) >= waiting[0].gpus:
+                    command = waiting.pop(0)
+                    taken, free = free[: command.gpus], free[command.gpus :]
+                    running.append(_start(command, taken, threads))
+                for job in [job for job in running if job.process.poll() is not None]:
+                    running.remove(job)
+                    free += job.gpus
+                    times.append(time.monotonic() - job.started)
+                    outcomes[id(job.command)] = _outcome(job)
+                    _announce(job, len(outcomes), len(commands))
+                refresh()
+                time.sleep(POLL)
+        finally:
+            _end(running)
+    return [outcomes[id(command)] for command in commands]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start(command: Command, gpus: list[str], threads: int | None) -> _Running:
+    environment = dict(command.environment)
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    if threads is not None:
+        environment |= dict.fromkeys(THREADS, str(threads))
+    command.log.parent.mkdir(parents=True, exist_ok=True)
+    with command.log.open("wb") as log:
+        # A session of its own: a Ctrl-C reaches the sweep alone, which then interrupts each job, its ranks included.
+        process = subprocess.Popen(
+            command.arguments,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    if not console.is_terminal:
+        console.print(f"started: {command.name}", soft_wrap=True, highlight=False)
+    return _Running(command, process, gpus)
+
+
+def _outcome(job: _Running) -> Outcome:
+    return Outcome(job.command.name, job.process.returncode, _said(job.command.log), job.command.log)
+
+
+def _announce(job: _Running, done: int, total: int) -> None:
+    how = "done" if job.process.returncode == 0 else f"FAILED with exit code {job.process.returncode}"
+    seconds = time.monotonic() - job.started
+    console.print(f"{how} ({done}/{total}): {job.command.name}, {seconds:.0f} s", soft_wrap=True, highlight=False)
+
+
+def _end(running: Sequence[_Running]) -> None:
+    """Interrupt what still runs, and where that does not help in time, kill it."""
+    for number, patience in ((signal.SIGINT, PATIENCE), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        alive = [job for job in running if job.process.poll() is None]
+        for job in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.process.pid, number)
+        deadline = time.monotonic() + patience
+        for job in alive:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                job.process.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _said(log: Path, most: int = 8192) -> str:
+    """The end of a log."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - most))
+        return file.read().decode(errors="replace")
+    return ""
+
+
+@contextmanager
+def _view(table: Callable[[], Table]) -> Iterator[Callable[[], None]]:
+    """Gives what redraws the table; nothing is drawn where the output is no terminal."""
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    with Live(table(), console=console, auto_refresh=False, transient=True) as live:
+        yield lambda: live.update(table(), refresh=True)
+
+
+def _table(
+    commands: Sequence[Command],
+    running: Sequence[_Running],
+    outcomes: dict[int, Outcome],
+    times: Sequence[float],
+    max_parallel: int,
+) -> Table:
+    waiting = len(commands) - len(running) - len(outcomes)
+    view = Table("job", "stage", "epoch", "time", "left", box=None, pad_edge=False)
+    mean = sum(times) / len(times) if times else None
+    for job in running:
+        stage, epoch = _stage(_said(job.command.log))
+        elapsed = time.monotonic() - job.started
+        left = "" if mean is None else _clock(max(0.0, mean - elapsed))
+        view.add_row(job.command.name, stage, epoch, _clock(elapsed), left)
+    failed = sum(outcome.code != 0 for outcome in outcomes.values())
+    caption = f"{len(outcomes)} of {len(commands)} done, {failed} failed, {waiting} waiting"
+    if mean is not None:
+        caption += f"; about {_clock(mean * (waiting + len(running) / 2) / max_parallel)} left"
+    view.caption, view.caption_justify = caption, "left"
+    return view
+
+
+def _stage(said: str) -> tuple[str, str]:
+    """The stage that a log tells of last, and its epoch."""
+    found = _EPOCH.findall(said)
+    return (found[-1][0], f"{found[-1][1]}/{found[-1][2]}") if found else ("start", "")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -160,7 +160,7 @@ class StorageConfig:
     """How the compressed network is stored."""
 
     method: str = "packed"
-    """gzip (the paper's) or packed."""
+    """gzip (the paper's), packed (ceil(log2 k) bits an index) or entropy (as few bits as their distribution allows)."""
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """The ways of storing tensors, by name; each can write, read and measure."""
 
-from requant.archive import gzipped, packed
+from requant.archive import entropy, gzipped, packed
 
-STORAGES = ("gzip", "packed")
+STORAGES = ("gzip", "packed", "entropy")
 """The names that `save` knows."""
 
-BY_NAME = {"gzip": gzipped, "packed": packed}
+BY_NAME = {"gzip": gzipped, "packed": packed, "entropy": entropy}

@@ -55,12 +55,12 @@ def run_all(commands: Sequence[Command], max_parallel: int = 1, gpus: Sequence[s
     """Run the commands, at most `max_parallel` at a time; return how each ended, in their order.
 
     With several at a time the CPU's threads are divided among them. On Ctrl-C all are interrupted, and once they have
-    ended KeyboardInterrupt is raised.
+    ended KeyboardInterrupt is raised; on SIGTERM likewise, and SystemExit.
     """
     waiting, running, outcomes = list(commands), list[_Running](), dict[int, Outcome]()
     free, times = list(gpus), list[float]()
     threads = max(1, _cores() // max_parallel) if max_parallel > 1 else None
-    with _view(lambda: _table(commands, running, outcomes, times, max_parallel)) as refresh:
+    with _terminable(), _view(lambda: _table(commands, running, outcomes, times, max_parallel)) as refresh:
         try:
             while waiting or running:
                 while waiting and len(running) < max_parallel and len(free) >= waiting[0].gpus:
@@ -78,6 +78,20 @@ def run_all(commands: Sequence[Command], max_parallel: int = 1, gpus: Sequence[s
         finally:
             _end(running)
     return [outcomes[id(command)] for command in commands]
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM as an exception, so that what was started is ended too."""
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _cores() -> int:

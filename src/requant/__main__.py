@@ -65,6 +65,23 @@ def _diff(chosen: argparse.Namespace) -> int:
     return 0 if found.equal else 1
 
 
+def _export(chosen: argparse.Namespace) -> int:
+    from requant.exporting import export_onnx, export_safetensors
+    from requant.listing import terminal
+
+    if chosen.onnx is None and chosen.safetensors is None:
+        raise UserError("say what to write: --onnx OUT.onnx or --safetensors OUT.safetensors, or both")
+    found = []
+    if chosen.onnx is not None:
+        found.append(export_onnx(chosen.file, chosen.onnx, dense=chosen.dense, opset=chosen.opset))
+    if chosen.safetensors is not None:
+        found.append(export_safetensors(chosen.file, chosen.safetensors))
+    for written in found:
+        of = f", {written.codebooks} tensors as codebooks" if written.codebooks else ""
+        terminal().print(f"{escape(str(written.path))}: {written.bytes:,} bytes{of}", soft_wrap=True)
+    return 0
+
+
 def _runs(chosen: argparse.Namespace) -> int:
     from requant.files import write_text
     from requant.listing import keys_in, order, runs_tables, select, terminal
@@ -86,7 +103,7 @@ def _runs(chosen: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"inspect": _inspect, "verify": _verify, "diff": _diff, "runs": _runs}
+_COMMANDS = {"inspect": _inspect, "verify": _verify, "diff": _diff, "export": _export, "runs": _runs}
 
 _RUN_KEYS = """keys, for --sort and --where (--csv writes all of them):
   settings  experiment model data clustering centroids storage retrain
@@ -110,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_verify(commands)
     _add_diff(commands)
+    _add_export(commands)
     _add_runs(commands)
     return parser
 
@@ -132,6 +150,16 @@ def _add_diff(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     command = commands.add_parser("diff", help=text, description=_sentence(text))
     command.add_argument("a", type=Path, metavar="A", help="an archive (.h5)")
     command.add_argument("b", type=Path, metavar="B", help="another")
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "write an archive's network for other runtimes"
+    command = commands.add_parser("export", help=text, description=_sentence(text))
+    command.add_argument("file", type=Path, metavar="FILE", help="an archive (.h5) that says what network it is")
+    command.add_argument("--onnx", type=Path, metavar="OUT", help="as ONNX, its weights as codebooks")
+    command.add_argument("--dense", action="store_true", help="ONNX with ordinary float32 weights")
+    command.add_argument("--opset", type=int, default=18, help="version of ONNX's operators, at least 18 (the default)")
+    command.add_argument("--safetensors", type=Path, metavar="OUT", help="as an ordinary state dict")
 
 
 def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -52,7 +52,8 @@ def main() -> None:
         files = {"float32": _export(folder, model, None)}
         files |= {f"k = {k}": _export(folder, model, k) for k in (256, 16)}
         rounds = [{form: _measured(path) for form, path in files.items()} for _ in range(ROUNDS)]
-        table = Table("form", "bytes", "load, ms", "peak memory, MiB", "latency, ms", title="EfficientNet-Lite0, one thread")
+        columns = ("form", "bytes", "load, ms", "peak memory, MiB", "latency, ms")
+        table = Table(*columns, title="EfficientNet-Lite0, one thread")
         for form, path in files.items():
             medians = [statistics.median(r[form][i] for r in rounds) for i in range(3)]
             table.add_row(form, f"{path.stat().st_size:,}", *(f"{value:.1f}" for value in medians))

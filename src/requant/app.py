@@ -141,7 +141,7 @@ def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     example = example_input(assembly.architecture(settings))
     stored = archive.read(path) if path.exists() else None
     if stored is None or (stored.provenance or {}).get("teacher") != checksum(teacher):
-        return compress(teacher, rules, example, method)
+        return compress(teacher, rules, example, method, assembly.clustering_options(settings))
     codebooks = stored.codebooks
     student = copy.deepcopy(teacher)
     place(student, codebooks)

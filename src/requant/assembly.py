@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from requant import archive, data
-from requant.clustering import METHODS
+from requant.clustering import METHODS, OPTIONS
 from requant.config import Config, RetrainConfig, all_settings
 from requant.data.cache import cache_folder
 from requant.errors import ConfigError
@@ -24,6 +24,7 @@ def check(settings: Config) -> None:
     """Refuse what can be refused before any work is done. Raises ConfigError or PlanError."""
     if settings.clustering.method not in METHODS:
         raise ConfigError(f"clustering.method={settings.clustering.method}: choose one of {', '.join(METHODS)}")
+    clustering_options(settings)
     if settings.storage.method not in archive.STORAGES:
         raise ConfigError(f"storage.method={settings.storage.method}: choose one of {', '.join(archive.STORAGES)}")
     if settings.model.classes != data.classes(settings.data.name):
@@ -34,6 +35,17 @@ def check(settings: Config) -> None:
     if settings.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator=gpu, but torch finds no GPU here: use trainer=cpu")
     rules(settings)
+
+
+def clustering_options(settings: Config) -> dict[str, Any]:
+    """What the clustering method is to be told. Raises ConfigError for what it does not take."""
+    method = settings.clustering.method
+    given = {key: value for key, value in vars(settings.clustering).items() if key != "method" and value is not None}
+    for key in given:
+        if key not in OPTIONS.get(method, ()):
+            owners = " or ".join(f"clustering={owner}" for owner, known in OPTIONS.items() if key in known)
+            raise ConfigError(f"clustering.{key}={given[key]} is for {owners}, and clustering.method={method}")
+    return given
 
 
 def rules(settings: Config) -> list[Rule]:

@@ -35,10 +35,12 @@ def compress(
     rules: Sequence[Rule | Mapping[str, Any]],
     example: Tensor,
     method: str = "kmeans",
+    options: Mapping[str, Any] | None = None,
 ) -> Compressed:
     """Cluster the tensors that `rules` choose; `model` itself is left as it is.
 
-    `example` is one input (1, C, H, W), which finds the layers' order. `method` is for rules that name none.
+    `example` is one input (1, C, H, W), which finds the layers' order. `method`, with its `options` (see `cluster`), is
+    for rules that name none.
     Raises PlanError for rules that match nothing, UserError for values that are not finite.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
@@ -51,9 +53,10 @@ def compress(
     assignments = resolve(parsed, tensors, method)
     state = model.state_dict()
     _check_untied(model, [a.tensor.name for a in assignments])
-    codebooks = {
-        a.tensor.name: cluster(state[a.tensor.name], a.centroids, a.method, name=a.tensor.name) for a in assignments
-    }
+    codebooks = {}
+    for a in assignments:
+        settings = dict(options or {}) if a.method == method else {}
+        codebooks[a.tensor.name] = cluster(state[a.tensor.name], a.centroids, a.method, name=a.tensor.name, **settings)
     student = copy.deepcopy(model)
     place(student, codebooks)
     return Compressed(student, codebooks, assignments, tensors)

@@ -152,7 +152,13 @@ class ClusteringConfig:
     """How values are grouped."""
 
     method: str = "kmeans"
-    """equal_population (the paper's), kmeans, linear."""
+    """equal_population (the paper's), kmeans, exact, linear, faiss, entropy."""
+    centroid: str | None = None
+    """linear: mean (of the values in a cell; the default) or middle (of the cell)."""
+    bits: float | None = None
+    """entropy: what the entropy of each tensor's indices should be, bits a weight; at most log2 of centroids."""
+    lmbda: float | None = None
+    """entropy: what a bit is worth, in squared error; instead of bits."""
 
 
 @dataclass

@@ -109,7 +109,7 @@ def _read_tensor(file: h5py.File, entry: Entry, centroids: NDArray[np.float32]) 
     indices = np.empty(entry.shape, np.uint8)
     for part in _parts(entry):
         values = np.asarray(dataset[part])
-        indices[part] = assign(values.reshape(-1), centroids).reshape(values.shape)
+        indices[part] = assign(values.reshape(-1), centroids)[0].reshape(values.shape)
         if not np.array_equal(centroids[indices[part]], values):
             raise ArchiveError(f"its tensor {entry.name} has values that are not on its centroids")
     return Codebook(centroids, indices)

@@ -1,5 +1,5 @@
 """Clustering of weights: values in, a codebook out."""
 
-from requant.clustering.methods import METHODS, cluster
+from requant.clustering.methods import MAX_CENTROIDS, METHODS, OPTIONS, cluster
 
-__all__ = ["METHODS", "cluster"]
+__all__ = ["MAX_CENTROIDS", "METHODS", "OPTIONS", "cluster"]

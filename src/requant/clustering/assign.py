@@ -1,40 +1,89 @@
-"""The index of the interval that each of many values lies in."""
+"""The index of the interval that each of many values lies in, and what each interval holds."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK = 1 << 18
+from requant.clustering.parallel import map_parts
+from requant.codebook import index_dtype
+
+Indices: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+PATTERNS = 1 << 16
 
 
-def assign(values: NDArray[np.float32], starts: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The position of the last start that is not above the value.
+@dataclass(frozen=True)
+class Members:
+    """What lies in each of m intervals: counts (m,), weights (m,) and weighted sums (m,), in float64."""
 
-    The upper 16 bits of a float32 (sign, exponent, 7 bits of mantissa) settle most values by one look into a table;
-    only those that share these bits with a start are searched.
+    counts: NDArray[np.int64]
+    mass: NDArray[np.float64]
+    sums: NDArray[np.float64]
+
+
+def assign(
+    values: NDArray[np.float32], starts: NDArray[np.float32], weights: NDArray[np.float64] | None = None
+) -> tuple[Indices, Members]:
+    """The position of the last start that is not above each value; the first for values below all.
 
     Args:
-        values: (n,) finite, not below `starts[0]`.
-        starts: (m,) strictly increasing, m up to 256.
+        values: (n,) finite.
+        starts: (m,) strictly increasing, m up to 65,536.
+        weights: (n,) not negative; None: all 1.
 
     Returns:
-        (n,) uint8.
+        (n,) uint8 up to 256 starts, uint16 above, and what each interval holds.
 
     """
-    table, ambiguous = _upper_half_table(starts[1:])
-    indices = np.empty(values.size, np.uint8)
-    for begin in range(0, values.size, CHUNK):
-        chunk = values[begin : begin + CHUNK]
-        upper_half = (chunk.view(np.uint32) >> 16).astype(np.uint16)
-        found = table[upper_half]
-        unsettled = np.flatnonzero(ambiguous[upper_half])
-        found[unsettled] = np.searchsorted(starts[1:], chunk[unsettled], side="right")
-        indices[begin : begin + CHUNK] = found
-    return indices
+    search = _Search(starts[1:])
+    indices = np.empty(values.size, index_dtype(starts.size))
+
+    def place(part: slice) -> tuple[NDArray, NDArray, NDArray]:
+        chunk = values[part]
+        found = search(chunk)
+        indices[part] = found
+        counts = np.bincount(found, minlength=starts.size)
+        part_weights = None if weights is None else weights[part]
+        mass = counts if part_weights is None else np.bincount(found, part_weights, starts.size)
+        sums = np.bincount(found, chunk if part_weights is None else chunk * part_weights, starts.size)
+        return counts, mass, sums
+
+    members = Members(np.zeros(starts.size, np.int64), np.zeros(starts.size), np.zeros(starts.size))
+    for counts, mass, sums in map_parts(place, values.size):
+        members.counts[:] += counts
+        members.mass[:] += mass
+        members.sums[:] += sums
+    return indices, members
 
 
-def _upper_half_table(bounds: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """For each pattern of upper bits: the index, and whether it depends on the lower bits. NaN's rows mean nothing."""
-    pattern = np.arange(1 << 16, dtype=np.uint32) << 16
-    of_smallest = np.searchsorted(bounds, pattern.view(np.float32), side="right")
-    of_largest = np.searchsorted(bounds, (pattern | 0xFFFF).view(np.float32), side="right")
-    return of_smallest.astype(np.uint8), of_smallest != of_largest
+class _Search:
+    """How many of the rising bounds are not above a value.
+
+    The upper 16 bits of a float32 settle most values by one look into a table. Where one bound shares them, a second
+    look finds that bound to compare with; only where several do is there a search.
+    """
+
+    def __init__(self, bounds: NDArray[np.float32]) -> None:
+        self.bounds = bounds
+        pattern = np.arange(PATTERNS, dtype=np.uint32) << 16
+        least, greatest = pattern.view(np.float32), (pattern | 0xFFFF).view(np.float32)
+        positive = pattern < 1 << 31
+        low, high = np.where(positive, least, greatest), np.where(positive, greatest, least)
+        # -0 is a pattern's greatest number and equals 0; of NaN patterns nothing is asked.
+        below = np.searchsorted(bounds, low, side="right")
+        inside = np.searchsorted(bounds, high, side="right") - below
+        self.below: NDArray[Any] = below.astype(index_dtype(bounds.size + 1))
+        self.bound = np.append(bounds, np.float32(np.inf))[np.where(inside > 0, below, bounds.size)]
+        self.several = inside > 1
+        self.any_several = bool(self.several[~np.isnan(least) & ~np.isnan(greatest)].any())
+
+    def __call__(self, values: NDArray[np.float32]) -> Indices:
+        upper = (values.view(np.uint32) >> 16).astype(np.uint16)
+        found: Any = self.below.take(upper, mode="clip")
+        found += values >= self.bound.take(upper, mode="clip")
+        if self.any_several:
+            unsettled = np.flatnonzero(self.several.take(upper, mode="clip"))
+            found[unsettled] = np.searchsorted(self.bounds, values[unsettled], side="right")
+        indices: Indices = found
+        return indices

@@ -29,15 +29,29 @@ class IntervalCosts:
 
     def __call__(self, first: NDArray[np.intp], last: NDArray[np.intp]) -> NDArray[np.float64]:
         """The costs of the points `first` to `last`, both included."""
-        level = np.frexp(first ^ last)[1] - 1
-        row = np.maximum(level, 0) * self._row
-        left, right = row + first, row + last
+        left, right, alone = self._parts(first, last)
         weight_left, weight_right = self._weight[left], self._weight[right]
         gap = self._mean[right] - self._mean[left]
         between = gap * gap * (weight_left * weight_right / (weight_left + weight_right))
         joined: NDArray[np.float64] = self._cost[left] + self._cost[right] + between
-        joined[level < 0] = 0.0
+        joined[alone] = 0.0
         return joined
+
+    def means(self, first: NDArray[np.intp], last: NDArray[np.intp]) -> NDArray[np.float64]:
+        """The means of the points `first` to `last`, both included."""
+        left, right, alone = self._parts(first, last)
+        weight = self._weight[right] / (self._weight[left] + self._weight[right])
+        weight[alone] = 0.0
+        found: NDArray[np.float64] = self._mean[left] + weight * (self._mean[right] - self._mean[left])
+        return found
+
+    def _parts(
+        self, first: NDArray[np.intp], last: NDArray[np.intp]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+        """Where in the tables the two parts of each interval stand, and which intervals are one point."""
+        level = np.frexp(first ^ last)[1] - 1
+        row = np.maximum(level, 0) * self._row
+        return row + first, row + last, level < 0
 
 
 def _outward(
@@ -59,5 +73,5 @@ def _accumulated(
     weight = np.cumsum(weights, axis=1)
     first = np.cumsum(weights * offsets, axis=1)
     second = np.cumsum(weights * offsets * offsets, axis=1)
-    shift = first / np.maximum(weight, 1)
+    shift = np.divide(first, weight, out=np.zeros_like(first), where=weight > 0)
     return weight, points[:, :1] + shift, np.maximum(second - first * shift, 0.0)

@@ -11,29 +11,28 @@ from numpy.typing import NDArray
 from requant.clustering.interval_costs import IntervalCosts
 
 
-def optimal_firsts(points: NDArray[np.float64], weights: NDArray[np.int64], clusters: int) -> NDArray[np.intp]:
+def optimal_firsts(costs: IntervalCosts, size: int, clusters: int) -> NDArray[np.intp]:
     """The position of the first point of each cluster.
 
     Args:
-        points: (n,) strictly increasing.
-        weights: (n,) how often each counts.
+        costs: of intervals of n sorted points.
+        size: n.
         clusters: 1 to n.
 
     Returns:
         (clusters,) strictly increasing, the first 0. Time O(clusters n log n).
 
     """
-    costs = IntervalCosts(points, weights.astype(np.float64))
-    ends = np.arange(points.size)
+    ends = np.arange(size)
     best = costs(np.zeros_like(ends), ends)
     cuts = []
     for layer in range(1, clusters):
         best, cut = _next_layer(best, costs, layer)
-        cuts.append(cut)
-    return _trace(cuts, points.size - 1)
+        cuts.append(cut.astype(np.int32))
+    return _trace(cuts, size - 1)
 
 
-def _trace(cuts: list[NDArray[np.intp]], last: int) -> NDArray[np.intp]:
+def _trace(cuts: list[NDArray[np.int32]], last: int) -> NDArray[np.intp]:
     firsts = []
     for cut in reversed(cuts):
         firsts.append(int(cut[last]))

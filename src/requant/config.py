@@ -62,7 +62,10 @@ class RetrainConfig(Recipe):
     """How the quantized network is retrained."""
 
     method: str = "proposed"
-    """proposed (match the teacher on unlabeled images), conventional (labels), none."""
+    """proposed (match the teacher on unlabeled images), reconstruct (layer by layer, by choosing other centroids, on
+    unlabeled images), conventional (labels), none."""
+    images: int = 128
+    """reconstruct: how many unlabeled images it looks at."""
     trainable: str = "all"
     """all (everything not quantized) or last_layer (of that, what belongs to the last layer)."""
     loss: str = "kl"
@@ -82,13 +85,13 @@ class RetrainConfig(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("retrain.method", self.method, ("proposed", "conventional", "none"))
+        choice("retrain.method", self.method, ("proposed", "reconstruct", "conventional", "none"))
         choice("retrain.trainable", self.trainable, ("all", "last_layer"))
         choice("retrain.loss", self.loss, ("kl", "mse", "ce"))
         choice("retrain.statistics", self.statistics, ("update", "keep"))
         choice("retrain.teacher_outputs", self.teacher_outputs, ("once", "live"))
         choice("retrain.front", self.front, ("once", "live"))
-        positive(**{"retrain.temperature": self.temperature})
+        positive(**{"retrain.temperature": self.temperature, "retrain.images": self.images})
 
 
 @dataclass
@@ -140,11 +143,39 @@ class UnlabeledConfig:
 
 @dataclass
 class PlanConfig:
-    """Which tensors get how many centroids: the first rule that matches a tensor decides."""
+    """Which tensors get how many centroids."""
 
-    rules: list[Any] = MISSING
+    method: str = "rules"
+    """rules, or auto (each layer's weights on a grid as fine as its place in the network asks for, at the size that
+    `target` sets)."""
+    images: int = 128
+    """auto: how many unlabeled images tell what a layer's weights are worth."""
+    rules: list[Any] = field(default_factory=list)
     """Each {layers: "14-15", kind: weight, name: <regex>, centroids: 32, method: kmeans}, of which one of
-    layers, kind, name at least."""
+    layers, kind, name at least; the first rule that matches a tensor decides."""
+
+    def __post_init__(self) -> None:
+        choice("plan.method", self.method, ("rules", "auto"))
+        positive(**{"plan.images": self.images})
+        if self.method == "auto" and self.rules:
+            raise ConfigError("plan.method=auto finds its plan by itself: leave plan.rules empty")
+
+
+@dataclass
+class TargetConfig:
+    """plan=auto: the size that the file shall have."""
+
+    size_mb: float | None = None
+    """Megabytes (1,000,000 bytes); comes before `reduction`."""
+    reduction: float | None = None
+    """The share of the original's bytes (four a parameter) that shall be saved, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        positive(**{"target.size_mb": self.size_mb})
+        if self.reduction is not None and not 0 < self.reduction < 1:
+            raise ConfigError(
+                f"target.reduction={self.reduction}: must lie between 0 and 1; 0.9 means a tenth of the size"
+            )
 
 
 @dataclass
@@ -223,6 +254,7 @@ class Config:
     data: DataConfig = MISSING
     unlabeled: UnlabeledConfig = MISSING
     plan: PlanConfig = MISSING
+    target: TargetConfig = field(default_factory=TargetConfig)
     clustering: ClusteringConfig = MISSING
     storage: StorageConfig = MISSING
     retrain: RetrainConfig = MISSING
@@ -245,10 +277,22 @@ class Config:
             )
         if self.baseline.method == "proposed":
             raise ConfigError("baseline.method=proposed: the baseline is conventional or none; set retrain=proposed")
+        if self.plan.method == "auto":
+            self._check_auto()
+        if self.baseline.method == "reconstruct":
+            raise ConfigError("baseline.method=reconstruct: it is conventional or none; set retrain=reconstruct")
         if self.task == "teacher" and self.model.weights != "trained":
             raise ConfigError(f"task=teacher trains weights, but model.weights={self.model.weights}: set it to trained")
         if self.teacher.keep is not None and not self.teacher.keep.endswith(".safetensors"):
             raise ConfigError(f"teacher.keep={self.teacher.keep}: must end in .safetensors")
+
+    def _check_auto(self) -> None:
+        if self.target.size_mb is None and self.target.reduction is None:
+            raise ConfigError("plan=auto needs a size: set target.size_mb=<megabytes> or target.reduction=<0 to 1>")
+        if self.storage.method != "entropy":
+            raise ConfigError(f"plan=auto needs entropy coding, not storage={self.storage.method}: set storage=entropy")
+        if self.trainer.devices * self.trainer.num_nodes > 1:
+            raise ConfigError("plan=auto works in one process: set trainer.devices=1")
 
 
 def register() -> None:

@@ -72,9 +72,10 @@ def _draw_curve(axes: Axes, result: Mapping[str, Any]) -> None:
     for name, key in (("retrained", "retrain"), ("conventional", "baseline")):
         if key in result:
             curve = result[key]["curve"]
+            curve = curve or [{"epoch": 1, "top1": accuracy[name]["top1"]}]  # of a reconstruction: one pass
             epochs = [0, *(entry["epoch"] for entry in curve)]
             top1 = [start, *(100 * entry["top1"] for entry in curve)]
-            label = "without labels" if result["config"][key]["method"] == "proposed" else "with labels"
+            label = "with labels" if result["config"][key]["method"] == "conventional" else "without labels"
             line = "-" if name == "retrained" else "--"
             axes.plot(epochs, top1, line, color=COLOURS[name], marker=MARKERS[name], markersize=3, label=label)
     axes.plot([0], [start], MARKERS["quantized"], color=COLOURS["quantized"])

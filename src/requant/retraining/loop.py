@@ -41,7 +41,7 @@ class History:
             "epochs": self.epochs,
             "seconds": self.seconds + self.teacher_seconds,
             "seconds_of_teacher": self.teacher_seconds,
-            "seconds_per_epoch": self.seconds / self.epochs,
+            "seconds_per_epoch": self.seconds / max(1, self.epochs),
             "images_seen": self.images_seen,
             "curve": self.curve,
         }

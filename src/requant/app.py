@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from requant import archive, assembly
-from requant.auto import Grids, fit_size, grids, in_units
+from requant.auto import Grids, fit_size, grids, in_units, measured, step_of
 from requant.codebook import Codebook
 from requant.compression import Compressed, check_placed, compress, place
 from requant.config import Config, RetrainConfig, all_settings
@@ -34,6 +34,8 @@ from requant.retraining import History, retrain, retrain_with_labels
 from requant.runs import claimed, provenance, run_folder, settings_hash, state
 from requant.teacher import keep_teacher
 from requant.tracking import Tracker, tracking
+
+MEASURED = 32  # images a batch, where layers are measured
 
 
 def run(settings: Config) -> Path:
@@ -162,14 +164,17 @@ def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
 
 
 def _grids(settings: Config, teacher: nn.Module) -> Grids:
-    """plan=auto: what each layer's weights are worth, by unlabeled images."""
-    images = batches_of(assembly.unlabeled_images(settings), settings.plan.images, 1)
-    return grids(teacher, example_input(assembly.architecture(settings)), images, settings.seed)
+    """plan=auto: steps for each layer's weights, by what rounding it does to the outputs on unlabeled images."""
+    images, count = assembly.unlabeled_images(settings), settings.plan.images
+    example = example_input(assembly.architecture(settings))
+    first = grids(teacher, example, batches_of(images, count, 1), settings.seed)
+    step = step_of(first, assembly.target_bytes(settings, first.original_bytes))
+    return measured(first, step, batches_of(images, count, max(1, min(MEASURED, count // 4))))
 
 
 def _at_size(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> Compressed:
     """plan=auto: the network at the size that the settings ask for, on grids; reconstructed where there are images."""
-    target = assembly.target_bytes(settings, 4 * sum(tensor.values for tensor in found.tensors))
+    target = assembly.target_bytes(settings, found.original_bytes)
 
     def size(compressed: Compressed) -> int:
         model, codebooks = in_units(found, compressed.model, compressed.codebooks)

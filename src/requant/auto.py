@@ -2,14 +2,18 @@
 
 A weight rounded to steps of d costs the network, to second order, F d^2 / 24 nats of KL, F its Fisher information; a
 bit more a weight halves d. One price of a bit for the whole network would mean d ~ F^(-1/2), which leaves one number to
-find, by the size that the file shall have (Gray and Neuhoff, "Quantization", 1998, on high resolution). That holds for
-rounding each weight alone. Once errors are made up for (`reconstruction`), most where inputs are alike (early layers,
-whose F is high), layers differ less: d ~ F^(-1/4) did best (docs/frontier.md).
+find, by the size that the file shall have (Gray and Neuhoff, "Quantization", 1998, on high resolution).
+
+That holds for rounding each weight alone. Once errors are made up for (`reconstruction`), most where inputs are alike
+(early layers, whose F is high), layers differ less: d ~ F^(-1/4) did better (docs/frontier.md). So this is where it
+begins; then each layer is rounded alone, errors made up for, and what that does to the outputs is measured. With KL =
+c d^2 of a layer of n weights, one price of a bit means d ~ (n / c)^(1/2); going half of the way there did best.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,9 +30,12 @@ from requant.reconstruction.curvature import fisher
 from requant.reconstruction.graph import Layer, layers, trace
 from requant.reconstruction.layerwise import reconstruct
 from requant.reconstruction.rescaling import divide, fold_statistics, shorten
+from requant.reconstruction.sensitivity import divergences
 
 METHOD = "grid"
 EXPONENT = -0.25  # of the Fisher information
+HALF_WAY = 0.5  # in octaves, from the first steps to those that were measured to be right
+MOST_CHANGE = 2.0  # of a layer's step by what was measured: far from there KL does not follow d^2
 REACHES = (1, 3, 7, 15, 31, 63, 127)  # steps to each side of 0 that a codebook has: few, so that layers share them
 TOLERANCE, RECONSTRUCTED = 2e-3, 1e-2  # of the size wanted
 CLOSE = 5e-4  # of the indices' bytes wanted
@@ -44,21 +51,26 @@ class Grids:
     Attributes:
         base: the network, its batch norms' statistics taken into scale and shift.
         layers: those to round.
-        curvature: of each layer's weight, by name: the mean Fisher information of its values.
+        widths: of each layer's steps, by its weight's name, in proportion.
         tensors: all of the network's.
 
     """
 
     base: nn.Module
     layers: list[Layer]
-    curvature: dict[str, float]
+    widths: dict[str, float]
     tensors: list[TensorInfo]
 
+    @property
+    def original_bytes(self) -> int:
+        """Four for each of the network's values."""
+        return 4 * sum(tensor.values for tensor in self.tensors)
+
     def at(self, step: float) -> Compressed:
-        """Every layer's weights rounded to its grid; `step` is that of a weight of curvature 1."""
+        """Every layer's weights rounded to its grid; `step` times its width is how far apart its centroids are."""
         model, codebooks = copy.deepcopy(self.base), {}
         for layer in self.layers:
-            width = step * self.curvature[layer.weight] ** EXPONENT
+            width = step * self.widths[layer.weight]
             codebooks[layer.weight] = on_grid(self.base.get_parameter(layer.weight), width)
         place(model, codebooks)
         return Compressed(model, codebooks, self._assignments(codebooks), self.tensors)
@@ -68,7 +80,7 @@ class Grids:
 
 
 def grids(model: nn.Module, example: Tensor, images: Iterable[Tensor], seed: int = 0) -> Grids:
-    """Measure how much each layer matters, on images without labels.
+    """Steps by Fisher information, on images without labels.
 
     Args:
         model: left as it is.
@@ -90,7 +102,28 @@ def grids(model: nn.Module, example: Tensor, images: Iterable[Tensor], seed: int
     if not max(curvature.values()) > 0:
         raise UserError("plan=auto found no weight that changes the outputs: are the images and the weights right?")
     least = max(curvature.values()) * torch.finfo(torch.float32).eps
-    return Grids(base, known, {name: max(value, least) for name, value in curvature.items()}, describe(base, example))
+    widths = {name: max(value, least) ** EXPONENT for name, value in curvature.items()}
+    return Grids(base, known, widths, describe(base, example))
+
+
+def measured(grids: Grids, step: float, batches: Sequence[Tensor]) -> Grids:
+    """Steps by what each layer does to the outputs when it alone is rounded at about the precision it will have.
+
+    Args:
+        grids: the first guess.
+        step: at which to measure.
+        batches: images (N, C, H, W) without labels, two batches at least; a quarter of them is held out, to measure on.
+
+    """
+    rounded = grids.at(step)
+    found = divergences(grids.base, rounded.codebooks, batches, held_out=max(1, len(batches) // 4))
+    ratios = {}
+    for name, book in rounded.codebooks.items():
+        ratios[name] = (book.indices.size / max(found[name], sys.float_info.min)) ** 0.5
+    middle = float(np.median(list(ratios.values())))
+    changes = {name: (ratio / middle) ** HALF_WAY for name, ratio in ratios.items()}
+    changes = {name: min(max(change, 1 / MOST_CHANGE), MOST_CHANGE) for name, change in changes.items()}
+    return replace(grids, widths={name: width * changes[name] for name, width in grids.widths.items()})
 
 
 def on_grid(weight: Tensor, width: float) -> Codebook:
@@ -144,7 +177,7 @@ def fit_size(
 
     """
     tolerance = RECONSTRUCTED if batches else TOLERANCE
-    step = _bisected(grids, target, START)
+    step = step_of(grids, target)
     for _ in range(ROUNDS):
         plain = grids.at(step)
         found = _reconstructed(grids, plain, batches) if batches else plain
@@ -157,7 +190,7 @@ def fit_size(
                 f"a file of {target:,} bytes cannot be had: what is not on grids takes {target - wanted:,.0f}; "
                 "set a greater target.size_mb or a smaller target.reduction"
             )
-        step = _bisected(grids, wanted, step)
+        step = step_of(grids, wanted)
     return found
 
 
@@ -170,9 +203,9 @@ def _entropy_bytes(compressed: Compressed) -> float:
     return sum(book.entropy_bits * book.indices.size for book in compressed.codebooks.values()) / 8
 
 
-def _bisected(grids: Grids, wanted: float, step: float) -> float:
+def step_of(grids: Grids, wanted: float) -> float:
     """The step at which the indices' entropy is so many bytes."""
-    low, high = step / RANGE, step * RANGE  # narrow steps: more bytes
+    low, step, high = START / RANGE, START, START * RANGE  # narrow steps: more bytes
     for _ in range(HALVINGS):
         found = _entropy_bytes(grids.at(step))
         if abs(found - wanted) <= CLOSE * wanted:

@@ -55,6 +55,20 @@ def _row_of(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no result of requant ({error!r}): move it away") from error
 
 
+def method(config: Mapping[str, Any]) -> str:
+    """How the weights were grouped: by `auto`, or the clustering's name."""
+    automatic = config["plan"].get("method") == "auto"
+    return "auto" if automatic else str(config["clustering"]["method"])
+
+
+def described(config: Mapping[str, Any]) -> str:
+    """Method and size, for titles: `kmeans, k = 16` or `auto, 1.55 MB`."""
+    if method(config) != "auto":
+        return f"{method(config).replace('_', ' ')}, k = {config['centroids']}"
+    target = config["target"]
+    return "auto, " + (f"{target['size_mb']} MB" if target["size_mb"] else f"-{100 * target['reduction']:g} %")
+
+
 def row(result: Mapping[str, Any]) -> dict[str, Any]:
     """A run in one line: settings, sizes in bytes, accuracies as fractions with their counts."""
     config, size = result["config"], result.get("size", {})
@@ -62,8 +76,8 @@ def row(result: Mapping[str, Any]) -> dict[str, Any]:
         "experiment": config["name"],
         "model": config["model"]["name"],
         "data": config["data"]["name"],
-        "clustering": config["clustering"]["method"],
-        "centroids": config["centroids"],
+        "clustering": method(config),
+        "centroids": None if method(config) == "auto" else config["centroids"],
         "storage": config["storage"]["method"],
         "retrain": config["retrain"]["method"],
         "unlabeled": config["unlabeled"]["name"],

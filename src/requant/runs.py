@@ -43,13 +43,20 @@ def teacher_hash(settings: Config) -> str:
 def run_folder(settings: Config) -> Path:
     """<out>/<experiment>/<model>-<data>/<key settings>-<hash>."""
     model = re.sub(r"[^\w.-]+", "-", settings.model.name)
-    key = [settings.clustering.method, f"k{settings.centroids}", settings.storage.method, settings.retrain.method]
-    if settings.retrain.method == "proposed":
+    key = [*_compression(settings), settings.storage.method, settings.retrain.method]
+    if settings.retrain.method in ("proposed", "reconstruct"):
         key.append(settings.unlabeled.name)
     if settings.task == "teacher":
         key = ["teacher"]
     name = "-".join([*key, f"s{settings.seed}", settings_hash(settings)])
     return Path(settings.out) / settings.name / f"{model}-{settings.data.name}" / name
+
+
+def _compression(settings: Config) -> list[str]:
+    if settings.plan.method != "auto":
+        return [settings.clustering.method, f"k{settings.centroids}"]
+    target = settings.target
+    return ["auto", f"{target.size_mb:g}mb" if target.size_mb is not None else f"{target.reduction:g}"]
 
 
 def state(folder: Path) -> str:

@@ -288,3 +288,36 @@ def test_help_explains_groups_and_settings(cache: Path, tmp_path: Path) -> None:
         "force=true",
     ):
         assert word in printed
+
+
+def test_an_automatic_plan_meets_its_size_without_labels(cache: Path, tmp_path: Path) -> None:
+    command = ["plan=auto", "target.size_mb=0.03", "retrain=reconstruct", "retrain@baseline=none", *QUICK]
+    printed = run(cache, tmp_path, *command, "unlabeled.limit=500").stdout
+    (result,) = results(tmp_path)
+    (path,) = tmp_path.rglob("retrained.h5")
+    assert abs(path.stat().st_size - 30_000) <= 300
+    assert abs(result["size"]["quantized_bytes"] - 30_000) <= 300
+    assert "auto, 0.03 MB" in printed
+    assert "auto-0.03mb-entropy-reconstruct" in str(path)
+    accuracy = result["accuracy"]
+    assert accuracy["retrained"]["kl"] < accuracy["quantized"]["kl"]
+    stored = read(path)
+    check_placed(load(path), stored.codebooks)
+    assert {entry["name"]: entry["centroids"] for entry in result["plan"]} == {
+        name: book.k for name, book in stored.codebooks.items()
+    }
+
+
+def test_a_plan_of_rules_can_be_reconstructed(cache: Path, tmp_path: Path) -> None:
+    command = [
+        "plan=weights",
+        "clustering=kmeans",
+        "centroids=4",
+        "retrain=reconstruct",
+        "retrain@baseline=none",
+        *QUICK,
+    ]
+    run(cache, tmp_path, *command, "unlabeled.limit=500")
+    (result,) = results(tmp_path)
+    assert result["accuracy"]["retrained"]["kl"] < 0.5 * result["accuracy"]["quantized"]["kl"]
+    assert result["retrain"]["images_seen"] == 128

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from requant.figures.style import COLOURS, HATCHES, MARKERS, PAGE, style
-from requant.results import STUDENTS
+from requant.results import STUDENTS, described
 
 _PARTS = {"indices": "0.25", "codebooks": "0.85", "dense": "0.55", "overhead": "1.0"}
 
@@ -24,9 +24,7 @@ def draw_run(result: Mapping[str, Any], path: Path) -> None:
         _draw_curve(curve, result)
         config = result["config"]
         figure.suptitle(
-            f"{config['model']['name']} on {config['data']['name']}, "
-            f"{config['clustering']['method'].replace('_', ' ')}, k = {config['centroids']}",
-            fontsize=9,
+            f"{config['model']['name']} on {config['data']['name']}, {described(config)}", fontsize=9
         )
         figure.savefig(path)
 

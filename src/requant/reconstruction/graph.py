@@ -1,6 +1,6 @@
 """A network as a list of steps, so that teacher and student can be computed side by side, one step after another."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -127,28 +127,48 @@ class Walk:
         self.values: dict[fx.Node, Any] = {}
         self._last_use = {used: node for node in graph.nodes for used in node.all_input_nodes}
 
-    @torch.no_grad()
     def compute(self, node: fx.Node) -> None:
-        """The values of a step whose inputs are there: a list, one entry a batch."""
-        if node.op == "get_attr":
-            self.values[node] = _attribute(self.model, str(node.target))
-        elif node.op == "placeholder":
-            self.values[node] = list(self.batches)
-        elif node.op == "output":
-            self.values[node] = self.values[node.all_input_nodes[0]]
-        else:
-            self.values[node] = [self._call(node, position) for position in range(len(self.batches))]
+        """Do a step whose inputs are there."""
+        self.values[node] = self._outputs(node, self.values, len(self.batches))
 
     def forget(self, node: fx.Node) -> None:
         """Drop what `node` was the last to use."""
+        self._drop(node, self.values)
+
+    def with_weight(self, node: fx.Node, weight: Tensor, last: int) -> list[Tensor]:
+        """The outputs of a layer whose inputs are there, if it had another weight, for the last batches alone."""
+        values = _last(self.values, last) | {cast(fx.Node, node.args[1]): weight}
+        return cast(list[Tensor], self._outputs(node, values, last))
+
+    def ended(self, node: fx.Node, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """The network's outputs for the last batches, if those of `node`, which is due, were these."""
+        values = _last(self.values, len(outputs)) | {node: list(outputs)}
+        steps = list(self.graph.nodes)
+        for later in steps[steps.index(node) + 1 :]:
+            values[later] = self._outputs(later, values, len(outputs))
+            self._drop(later, values)
+        return cast(list[Tensor], values[steps[-1]])
+
+    def _drop(self, node: fx.Node, values: dict[fx.Node, Any]) -> None:
         for used in node.all_input_nodes:
             if self._last_use[used] is node:
-                self.values.pop(used, None)
+                values.pop(used, None)
 
-    def _call(self, node: fx.Node, position: int) -> Any:
+    @torch.no_grad()
+    def _outputs(self, node: fx.Node, values: Mapping[fx.Node, Any], count: int) -> Any:
+        """A list, one entry a batch; of what does not depend on the images the thing itself."""
+        if node.op == "get_attr":
+            return _attribute(self.model, str(node.target))
+        if node.op == "placeholder":
+            return list(self.batches)
+        if node.op == "output":
+            return values[node.all_input_nodes[0]]
+        return [self._call(node, values, position) for position in range(count)]
+
+    def _call(self, node: fx.Node, values: Mapping[fx.Node, Any], position: int) -> Any:
         def value(used: fx.Node) -> Any:
-            values = self.values[used]
-            return values[position] if isinstance(values, list) else values
+            found = values[used]
+            return found[position] if isinstance(found, list) else found
 
         args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
         if node.op == "call_function":
@@ -156,6 +176,10 @@ class Walk:
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         return self.model.get_submodule(str(node.target))(*args, **kwargs)
+
+
+def _last(values: Mapping[fx.Node, Any], count: int) -> dict[fx.Node, Any]:
+    return {node: found[-count:] if isinstance(found, list) else found for node, found in values.items()}
 
 
 def _attribute(model: nn.Module, name: str) -> Any:

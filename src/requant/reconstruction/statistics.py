@@ -19,11 +19,11 @@ def mean_and_variance(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return mean, squares / count
 
 
-def correction(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,) that give the student's channels the teacher's means and deviations."""
+def correction(student: Sequence[Tensor], teacher: Sequence[Tensor], deviations: bool = True) -> tuple[Tensor, Tensor]:
+    """Scale and shift (C,) that give the student's channels the teacher's means, and deviations where wanted."""
     (mean, variance), (wanted_mean, wanted_variance) = mean_and_variance(student), mean_and_variance(teacher)
     ratio = (wanted_variance / variance.clamp_min(SMALLEST)).sqrt().clamp(LEAST_RATIO, MOST_RATIO)
-    scale = torch.where(variance > SMALLEST, ratio, torch.ones_like(ratio))
+    scale = torch.where((variance > SMALLEST) & deviations, ratio, torch.ones_like(ratio))
     return scale.float(), (wanted_mean - mean * scale).float()
 
 

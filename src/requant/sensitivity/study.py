@@ -11,6 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ class Measured:
     bytes: int
     accuracy: Accuracy
     seconds: float
-    """Clustering, storing, reading and evaluating."""
+    """All of it: clustering, storing, reading, evaluating."""
+    evaluation_seconds: float
+    """Of these, evaluating, and bringing the inputs to the layer."""
 
 
 class Study:
@@ -95,10 +98,13 @@ class Study:
         """Measure points, in the order of their first layers; once only, as the inputs before them are given up."""
         for point in sorted(points, key=self._first_piece):
             started = time.perf_counter()
-            self._go_to(self._first_piece(point))
             codebooks = {t.name: self._codebook(t.name, point.centroids) for t in point.tensors(self.tensors)}
-            size, accuracy = self._measure(codebooks)
-            yield Measured(point, size, accuracy, time.perf_counter() - started)
+            with self._clustered(codebooks) as size:
+                stored = time.perf_counter()
+                self._go_to(self._first_piece(point))
+                accuracy = self._accuracy()
+            ended = time.perf_counter()
+            yield Measured(point, size, accuracy, ended - started, ended - stored)
 
     def _first_piece(self, point: Point) -> int:
         return min(self._piece_of[tensor.name] for tensor in point.tensors(self.tensors))
@@ -128,18 +134,22 @@ class Study:
         self._reached = piece
 
     @torch.inference_mode()
-    def _measure(self, codebooks: Mapping[str, Codebook]) -> tuple[int, Accuracy]:
+    def _accuracy(self) -> Accuracy:
+        logits_NC = torch.cat([_through(self._chain[self._reached :], x).float().cpu() for x in self._inputs])
+        return score(logits_NC, self._labels_N, self._teacher_NC)
+
+    @contextmanager
+    def _clustered(self, codebooks: Mapping[str, Codebook]) -> Iterator[int]:
+        """The network with these tensors as a file gives them back; gives the file's bytes, and undoes it."""
         state = self._student.state_dict()
         originals = {name: state[name].clone() for name in codebooks}
-        size = self._store(codebooks)
-        logits_NC = torch.cat([_through(self._chain[self._reached :], x).float().cpu() for x in self._inputs])
+        place(self._student, codebooks)
+        yield self._store(codebooks)
         for name, original in originals.items():
             state[name].copy_(original)
-        return size, score(logits_NC, self._labels_N, self._teacher_NC)
 
     def _store(self, codebooks: Mapping[str, Codebook]) -> int:
         """Write the network to a file, and set it to what reading the file gives."""
-        place(self._student, codebooks)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "point.h5"
             report = archive.save(

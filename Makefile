@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 FIGURES := fig05 fig06 fig07 fig08 fig09 fig10 fig11 fig12 fig13 fig14 fig15 fig16
-SMOKE := fig07-smoke fig08-smoke fig09-smoke fig15-smoke
+SMOKE := fig07-smoke fig08-smoke fig09-smoke fig15-smoke fig16-smoke
 
 .PHONY: help setup demo test test-all check format bench teachers clean figures $(FIGURES) $(FIGURES:%=%-runs) $(SMOKE)
 .DEFAULT_GOAL := help
@@ -79,6 +79,25 @@ fig14-runs: setup
 fig15-runs fig16-runs: setup
 	$(PY) run.py -m experiment=fig15_16_vgg16 seed=0,1,2
 	$(PY) -m requant.figures collect $(@:-runs=)
+
+# The whole chain on embedded data, small: run, collect, draw (outputs/smoke/figures). It shows that it works, nothing else.
+SMOKE_RUN := $(PY) run.py teacher.epochs=2 data.train_limit=600 data.limit=200 unlabeled.limit=200 retrain.epochs=2 out=outputs/smoke
+SMOKE_DRAW = $(PY) -m requant.figures --experiments outputs/smoke/figures
+
+fig07-smoke fig08-smoke: setup
+	$(SMOKE_RUN) name=fig07_08_vgg16 task=sensitivity 'sensitivity.centroids=[2,8,32]'
+	$(SMOKE_DRAW) collect $(@:-smoke=) --runs outputs/smoke
+	$(SMOKE_DRAW) draw $(@:-smoke=)
+
+fig09-smoke: setup
+	$(SMOKE_RUN) name=fig09_vgg16 retrain@baseline=none
+	$(SMOKE_DRAW) collect fig09 --runs outputs/smoke
+	$(SMOKE_DRAW) draw fig09
+
+fig15-smoke fig16-smoke: setup
+	$(SMOKE_RUN) name=fig15_16_vgg16
+	$(SMOKE_DRAW) collect $(@:-smoke=) --runs outputs/smoke
+	$(SMOKE_DRAW) draw $(@:-smoke=)
 
 clean:  ## remove .venv and caches (not outputs/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +18,9 @@ from requant.files import write_text
 RESULTS = "results.csv"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command; returns the exit code: 2 for the user's errors."""
-    chosen = _parser().parse_args()
+    chosen = _parser().parse_args(arguments)
     try:
         _COMMANDS[chosen.command](chosen)
     except UserError as error:

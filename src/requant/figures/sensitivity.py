@@ -22,7 +22,7 @@ def draw_size(points: pd.DataFrame, shown: Sequence[str], reported: Reported) ->
 
     Args:
         points: rows of points.csv, of one kind.
-        shown: the layers that get a colour and a label, as in the column `layers`; the others are grey.
+        shown: the layers that get a colour and a label, as in the column `layers`, if there; others are grey.
         reported: the paper's case, marked with a star.
 
     """
@@ -79,6 +79,8 @@ def _draw_lines(axes: Axes, points: pd.DataFrame, shown: Sequence[str], gap: flo
     colours = sns.color_palette("colorblind", len(shown))
     labels: dict[str, tuple[float, Any]] = {}
     for i, layers in enumerate(shown):
+        if layers not in lines:
+            continue
         rows = lines[layers]
         style: Mapping[str, Any] = {"color": colours[i], "marker": _MARKERS[i], "linestyle": _LINES[i], "markersize": 3}
         axes.plot(rows["centroids"], rows["y"], linewidth=1.2, zorder=3, **style)

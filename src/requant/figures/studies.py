@@ -66,7 +66,7 @@ def _resnet_accuracy(table: pd.DataFrame) -> Figure:
 def _both(draw: Callable[[pd.DataFrame, Reported], Figure], table: pd.DataFrame) -> Figure:
     """Of the network that the rows are of."""
     (model,) = table["model"].unique()
-    return draw(table, VGG16 if model.startswith("vgg16") else RESNET50)
+    return draw(table, RESNET50 if model.startswith("resnet50") else VGG16)
 
 
 STUDIES = {

@@ -23,12 +23,16 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def points(folder: Path) -> pd.DataFrame:
-    """All rows of the studies (task=sensitivity) below a folder, in order; also of those that are not finished."""
+    """All rows of the studies (task=sensitivity) below a folder, in order; also of those that are not finished.
+
+    A point that several studies measured comes once: on as many images, they all found the same.
+    """
     found = [pd.read_csv(path, dtype=TEXT) for path in sorted(folder.rglob(POINTS))]
     if not found:
         raise UserError(f"there is no {POINTS} below {folder}: run the study first")
     order = {column: position for position, column in enumerate(("kind", "n", "first", "layers", "centroids"))}
-    table = pd.concat(found).assign(first=lambda rows: rows["layers"].str.partition("-")[0].astype(int))
+    rows = pd.concat(found).drop_duplicates(["kind", "layers", "centroids", "n"])
+    table = rows.assign(first=lambda rows: rows["layers"].str.partition("-")[0].astype(int))
     return table.sort_values(list(order), kind="stable").drop(columns="first").reset_index(drop=True)
 
 

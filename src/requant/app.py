@@ -23,7 +23,7 @@ from requant.data import LabelledImages, loader
 from requant.evaluation import Accuracy, outputs, score
 from requant.figures.run import draw_run
 from requant.layers import describe
-from requant.layout import RESULT
+from requant.layout import POINTS, RESULT
 from requant.models import checksum, example_input
 from requant.plan import resolve
 from requant.progress import console
@@ -32,6 +32,7 @@ from requant.report import print_result
 from requant.results import findings, read_result, summary, write_result
 from requant.retraining import History, retrain, retrain_with_labels
 from requant.runs import claimed, provenance, run_folder, settings_hash, state
+from requant.sensitivity import Study, Table, grid, measure_all
 from requant.teacher import keep_teacher
 from requant.tracking import Tracker, tracking
 
@@ -146,7 +147,53 @@ def _compress(settings: Config, folder: Path) -> Path:
     return _finish(folder, result)
 
 
-_TASKS = {"compress": _compress, "teacher": _train_teacher}
+def _measure_sensitivity(settings: Config, folder: Path) -> Path:
+    """task=sensitivity: the grid's points into points.csv; those that are there already are skipped."""
+    seconds: dict[str, float] = {}
+    network = assembly.architecture(settings)
+    test = loader(assembly.test_images(settings), settings.data.batch_size, shuffle=False, shard=False)
+    with _timed(seconds, "teacher"):
+        teacher = assembly.teacher(settings).to(assembly.device(settings))
+        study = Study(
+            teacher,
+            example_input(network),
+            test,
+            method=settings.clustering.method,
+            storage=settings.storage.method,
+            architecture=network.to_dict(),
+        )
+    wanted = settings.sensitivity
+    points = grid(study.tensors, wanted.kinds, wanted.layers, wanted.centroids)
+    header = _header(settings, seconds)
+    table = Table(folder / POINTS, _shared_columns(header, study))
+    with _timed(seconds, "points"):
+        measure_all(study, [point for point in points if point not in table.done], table)
+    size = {"original_bytes": study.original_bytes}
+    result = header | {"accuracy": {"teacher": study.teacher.to_dict()}, "points": len(table), **size}
+    path = write_result(folder, result)
+    print_result(result, folder)
+    return path
+
+
+def _shared_columns(header: dict[str, Any], study: Study) -> dict[str, Any]:
+    """Where a point's row comes from."""
+    config, versions, machine = header["config"], header["versions"], header["machine"]
+    return {
+        "teacher_correct": study.teacher.correct,
+        "original_bytes": study.original_bytes,
+        "model": config["model"]["name"],
+        "data": config["data"]["name"],
+        "clustering": config["clustering"]["method"],
+        "storage": config["storage"]["method"],
+        "seed": config["seed"],
+        "hash": header["hash"],
+        "git": header["git"],
+        "versions": " ".join(f"{name}={versions[name]}" for name in ("requant", "python", "torch", "numpy", "h5py")),
+        "machine": f"{machine['cpu']}, {machine['threads']} threads",
+    }
+
+
+_TASKS = {"compress": _compress, "teacher": _train_teacher, "sensitivity": _measure_sensitivity}
 
 
 def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:

@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from requant.errors import ConfigError
+from requant.kinds import KINDS
 from requant.recipe import Recipe, choice, fraction, positive
 
 
@@ -201,6 +202,24 @@ class StorageConfig:
 
 
 @dataclass
+class SensitivityConfig:
+    """task=sensitivity: which networks are measured: all tensors of a kind in some layers clustered, all else left."""
+
+    kinds: list[str] = field(default_factory=lambda: ["weight"])
+    """Of weight, bias, bn_alpha, bn_beta, bn_mean, bn_std."""
+    layers: list[str] = field(default_factory=lambda: ["each"])
+    """As in a plan's rules, e.g. [each,"14-15"]; `each` stands for every layer that has the kind, alone."""
+    centroids: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128, 256])
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds:
+            choice("sensitivity.kinds", kind, KINDS)
+        for k in self.centroids:
+            if not 1 <= k <= 256:
+                raise ConfigError(f"sensitivity.centroids={self.centroids}: each must be from 1 to 256, not {k}")
+
+
+@dataclass
 class TrainerConfig:
     """What it runs on."""
 
@@ -243,7 +262,7 @@ class Config:
     """All settings of one run."""
 
     task: str = "compress"
-    """compress, or teacher (only train and keep the teacher)."""
+    """compress, teacher (only train and keep the teacher), or sensitivity (one layer at a time, at each k)."""
     centroids: Any = 8
     """k: clusters a tensor, where a rule says ${centroids}."""
     seed: int = 0
@@ -259,6 +278,7 @@ class Config:
     storage: StorageConfig = MISSING
     retrain: RetrainConfig = MISSING
     baseline: RetrainConfig = MISSING
+    sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
     trainer: TrainerConfig = MISSING
     logger: LoggerConfig = MISSING
     force: bool = _aside(False)
@@ -269,7 +289,7 @@ class Config:
     """The folder for runs."""
 
     def __post_init__(self) -> None:
-        choice("task", self.task, ("compress", "teacher"))
+        choice("task", self.task, ("compress", "teacher", "sensitivity"))
         if not isinstance(self.centroids, int) or not 1 <= self.centroids <= 256:
             raise ConfigError(
                 f"centroids={self.centroids}: must be a whole number from 1 to 256; "

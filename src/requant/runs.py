@@ -20,14 +20,22 @@ from requant.errors import ConfigError, WeightsError
 from requant.files import exclusive, write_json
 from requant.layout import LOCK, RESULT, SETTINGS
 
+_UNUSED = {
+    "compress": ("sensitivity",),
+    "sensitivity": ("centroids", "plan", "unlabeled", "retrain", "baseline"),
+}
+"""By task, settings that cannot change its result."""
+
 
 def settings_hash(settings: Config) -> str:
     """16 hex digits over the settings that can change the result.
 
-    A file of weights counts by its bytes, a folder of images by its files' names and sizes. Training a teacher depends
-    on fewer settings than compressing does.
+    A file of weights counts by its bytes, a folder of images by its files' names and sizes. Training a teacher
+    or measuring sensitivities depends on fewer settings than compressing does.
     """
-    return teacher_hash(settings) if settings.task == "teacher" else _hash(_identity(settings))
+    if settings.task == "teacher":
+        return teacher_hash(settings)
+    return _hash({key: value for key, value in _identity(settings).items() if key not in _UNUSED[settings.task]})
 
 
 def teacher_hash(settings: Config) -> str:
@@ -48,6 +56,8 @@ def run_folder(settings: Config) -> Path:
         key.append(settings.unlabeled.name)
     if settings.task == "teacher":
         key = ["teacher"]
+    if settings.task == "sensitivity":
+        key = ["sensitivity", *settings.sensitivity.kinds, settings.clustering.method, settings.storage.method]
     name = "-".join([*key, f"s{settings.seed}", settings_hash(settings)])
     return Path(settings.out) / settings.name / f"{model}-{settings.data.name}" / name
 

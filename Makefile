@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all check format bench teachers clean
+.PHONY: help setup demo test test-all check format bench teachers report clean
 .DEFAULT_GOAL := help
 
 help:  ## list every target
@@ -44,6 +44,9 @@ bench: setup  ## benchmarks: ratios, both sides in one run
 teachers: setup  ## train the two teachers of the CIFAR-10 studies and keep them in experiments/teachers/ (hours; resumable)
 	$(PY) run.py experiment=teacher_vgg16_cifar10
 	$(PY) run.py experiment=teacher_resnet50_cifar10
+
+report: setup  ## report.html: all runs below outputs/ (RUNS=<folder> for others) as one page
+	$(PY) -m requant report $(or $(RUNS),outputs) --out report.html
 
 clean:  ## remove .venv and caches (not outputs/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

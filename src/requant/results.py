@@ -45,12 +45,14 @@ def collect(folder: Path) -> pd.DataFrame:
 
 def table(paths: Iterable[Path]) -> pd.DataFrame:
     """One row for each result.json."""
-    return pd.DataFrame([_row_of(path) for path in paths])
+    return pd.DataFrame([read_run(path)[1] | {"path": str(path)} for path in paths])
 
 
-def _row_of(path: Path) -> dict[str, Any]:
+def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A result.json, and it in one line (see `row`). Raises UserError where it is damaged or something else."""
+    result = read_result(path)
     try:
-        return row(read_result(path)) | {"path": str(path)}
+        return result, row(result)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no result of requant ({error!r}): move it away") from error
 
@@ -133,4 +135,16 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
     }
     for name, found in result["accuracy"].items():
         flat |= {f"{name}_top1": found["top1"], f"{name}_agreement": found["agreement"]}
+    return flat
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys, as they are typed: {"model.name": ...}.
+
+    >>> flattened({"model": {"name": "vgg16"}, "seed": 0})
+    {'model.name': 'vgg16', 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat

@@ -7,6 +7,8 @@ from typing import Any, Literal, cast
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from requant.results import flattened
+
 Mode = Literal["online", "offline", "disabled"]
 
 
@@ -50,7 +52,7 @@ def tracking(
         id=identity,
         resume="allow",
         dir=folder,
-        config=_flat(settings),
+        config=flattened(settings),
     )
     failed = True
     try:
@@ -58,13 +60,3 @@ def tracking(
         failed = False
     finally:
         run.finish(exit_code=int(failed))
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -81,6 +81,13 @@ def row(result: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def final(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`row`, and the figures of the network that the run ends with: the retrained one, else the quantized one."""
+    ends = (name for name in ("retrained", "quantized") if row[f"{name}_top1"] is not None)
+    student = next(ends, "teacher")
+    return {**row, **{key: row[f"{student}_{key}"] for key in ("top1", "agreement", "n")}}
+
+
 def findings(
     compressed: Compressed,
     reports: Mapping[str, ArchiveReport],

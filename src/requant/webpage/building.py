@@ -11,7 +11,7 @@ from typing import Any
 from requant.errors import UserError
 from requant.files import write_text
 from requant.layout import RESULT
-from requant.results import flattened, read_run
+from requant.results import final, flattened, read_run
 
 _HISTORIES = {"retrained": "retrain", "conventional": "baseline"}
 _CURVE = ("epoch", "loss", "top1")
@@ -37,7 +37,7 @@ def run_of(path: Path, folder: Path) -> dict[str, Any]:
     result, row = read_run(path)
     return {
         "id": path.parent.relative_to(folder).as_posix(),
-        "row": row | _final(row),
+        "row": final(row),
         "curves": {name: _columns(result[key]["curve"], _CURVE) for name, key in _HISTORIES.items() if key in result},
         "tensors": _columns(result.get("plan", []), _TENSOR),
         "parts": result.get("size", {}).get("parts", {}),
@@ -69,12 +69,6 @@ def build(runs: Sequence[Mapping[str, Any]], title: str) -> str:
 def embedded(value: Any) -> str:
     """A value as JSON that stands in a script element as it is: no "<" that could end it, no NaN that JSON lacks."""
     return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def _final(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of the network that a run ends with: the retrained one, else the quantized one."""
-    student = next((name for name in ("retrained", "quantized") if row[f"{name}_top1"] is not None), "teacher")
-    return {"top1": row[f"{student}_top1"], "agreement": row[f"{student}_agreement"], "n": row[f"{student}_n"]}
 
 
 def _columns(records: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> dict[str, list[Any]]:

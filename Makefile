@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all check format bench teachers report clean
+.PHONY: help setup demo test test-all check format bench teachers report sync clean
 .DEFAULT_GOAL := help
 
 help:  ## list every target
@@ -47,6 +47,10 @@ teachers: setup  ## train the two teachers of the CIFAR-10 studies and keep them
 
 report: setup  ## report.html: all runs below outputs/ (RUNS=<folder> for others) as one page
 	$(PY) -m requant report $(or $(RUNS),outputs) --out report.html
+
+# Each run is uploaded under the hash of its settings, so that one that went on goes on there too.
+sync: setup  ## upload the offline wandb runs below outputs/ (RUNS=<folder> for others); needs `wandb login`
+	find $(or $(RUNS),outputs) -type d -name 'offline-run-*' -prune -exec $(VENV)/bin/wandb sync {} +
 
 clean:  ## remove .venv and caches (not outputs/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

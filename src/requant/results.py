@@ -131,7 +131,10 @@ def _plan(compressed: Compressed, final: ArchiveReport) -> list[dict[str, Any]]:
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, float]:
-    """The paper's quantities of a run, flat."""
+    """The paper's quantities of a run, flat.
+
+    `top1` and `agreement` are those of the network that it ends with; `layer_bytes_<number>` counts what is clustered.
+    """
     size = result["size"]
     final = size["retrained_bytes"] or size["quantized_bytes"]
     flat = {
@@ -142,6 +145,12 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
     }
     for name, found in result["accuracy"].items():
         flat |= {f"{name}_top1": found["top1"], f"{name}_agreement": found["agreement"]}
+    ending = result["accuracy"].get("retrained") or result["accuracy"]["quantized"]
+    flat |= {"top1": ending["top1"], "agreement": ending["agreement"]}
+    for tensor in result.get("plan", []):
+        if tensor["layer"] is not None:
+            key = f"layer_bytes_{tensor['layer']:02}"
+            flat[key] = flat.get(key, 0) + tensor["bytes"]
     return flat
 
 

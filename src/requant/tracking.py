@@ -27,6 +27,11 @@ class Tracker:
         if self.run is not None:
             self.run.summary.update(dict(figures))
 
+    def keep(self, path: Path) -> None:
+        """Upload a file with the run, as the artifact <name of the file>-<run id>."""
+        if self.run is not None:
+            self.run.log_artifact(str(path), name=f"{path.stem}-{self.run.id}", type="network")
+
 
 @contextmanager
 def tracking(
@@ -54,6 +59,8 @@ def tracking(
         dir=folder,
         config=flattened(settings),
     )
+    for training in ("retrained", "conventional"):  # a resumed run logs its steps anew, its epochs only once
+        run.define_metric(f"{training}-*", step_metric=f"{training}-epoch")
     failed = True
     try:
         yield Tracker(run)

@@ -7,7 +7,8 @@ STAMP := $(VENV)/.installed
 FIGURES := fig05 fig06 fig07 fig08 fig09 fig10 fig11 fig12 fig13 fig14 fig15 fig16
 SMOKE := fig07-smoke fig08-smoke fig09-smoke fig15-smoke fig16-smoke
 
-.PHONY: help setup demo test test-all check format bench teachers clean figures $(FIGURES) $(FIGURES:%=%-runs) $(SMOKE)
+.PHONY: help setup demo test test-all check format bench teachers report sync clean
+.PHONY: figures $(FIGURES) $(FIGURES:%=%-runs) $(SMOKE)
 .DEFAULT_GOAL := help
 
 help:  ## list every target
@@ -98,6 +99,13 @@ fig15-smoke fig16-smoke: setup
 	$(SMOKE_RUN) name=fig15_16_vgg16
 	$(SMOKE_DRAW) collect $(@:-smoke=) --runs outputs/smoke
 	$(SMOKE_DRAW) draw $(@:-smoke=)
+
+report: setup  ## report.html: all runs below outputs/ (RUNS=<folder> for others) as one page
+	$(PY) -m requant report $(or $(RUNS),outputs) --out report.html
+
+# Each run is uploaded under the hash of its settings, so that one that went on goes on there too.
+sync: setup  ## upload the offline wandb runs below outputs/ (RUNS=<folder> for others); needs `wandb login`
+	find $(or $(RUNS),outputs) -type d -name 'offline-run-*' -prune -exec $(VENV)/bin/wandb sync {} +
 
 clean:  ## remove .venv and caches (not outputs/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

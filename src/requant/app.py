@@ -144,6 +144,8 @@ def _compress(settings: Config, folder: Path) -> Path:
             **findings(final, job.reports, job.accuracy, job.histories),
         }
         tracker.summarise(summary(result))
+        if settings.logger.artifact:
+            tracker.keep(folder / f"{'retrained' if 'retrained' in job.reports else 'quantized'}.h5")
     return _finish(folder, result)
 
 

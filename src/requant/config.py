@@ -251,6 +251,8 @@ class LoggerConfig:
     project: str = _aside("requant")
     mode: str = _aside("offline")
     """wandb's mode: offline, online, disabled."""
+    artifact: bool = _aside(False)
+    """wandb: upload the compressed network too."""
 
     def __post_init__(self) -> None:
         choice("logger.name", self.name, ("csv", "wandb"))

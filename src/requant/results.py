@@ -45,12 +45,14 @@ def collect(folder: Path) -> pd.DataFrame:
 
 def table(paths: Iterable[Path]) -> pd.DataFrame:
     """One row for each result.json."""
-    return pd.DataFrame([_row_of(path) for path in paths])
+    return pd.DataFrame([read_run(path)[1] | {"path": str(path)} for path in paths])
 
 
-def _row_of(path: Path) -> dict[str, Any]:
+def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A result.json, and it in one line (see `row`). Raises UserError where it is damaged or something else."""
+    result = read_result(path)
     try:
-        return row(read_result(path)) | {"path": str(path)}
+        return result, row(result)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no result of requant ({error!r}): move it away") from error
 
@@ -91,6 +93,13 @@ def row(result: Mapping[str, Any]) -> dict[str, Any]:
         accuracy = result["accuracy"].get(student) or {}
         flat |= {f"{student}_{key}": accuracy.get(key) for key in ("top1", "correct", "n", "agreement", "kl")}
     return flat
+
+
+def final(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`row`, and the figures of the network that the run ends with: the retrained one, else the quantized one."""
+    ends = (name for name in ("retrained", "quantized") if row[f"{name}_top1"] is not None)
+    student = next(ends, "teacher")
+    return {**row, **{key: row[f"{student}_{key}"] for key in ("top1", "agreement", "n")}}
 
 
 def findings(
@@ -136,7 +145,10 @@ def _plan(compressed: Compressed, final: ArchiveReport) -> list[dict[str, Any]]:
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, float]:
-    """The paper's quantities of a run, flat."""
+    """The paper's quantities of a run, flat.
+
+    `top1` and `agreement` are those of the network that it ends with; `layer_bytes_<number>` counts what is clustered.
+    """
     size = result["size"]
     final = size["retrained_bytes"] or size["quantized_bytes"]
     flat = {
@@ -147,4 +159,22 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
     }
     for name, found in result["accuracy"].items():
         flat |= {f"{name}_top1": found["top1"], f"{name}_agreement": found["agreement"]}
+    ending = result["accuracy"].get("retrained") or result["accuracy"]["quantized"]
+    flat |= {"top1": ending["top1"], "agreement": ending["agreement"]}
+    for tensor in result.get("plan", []):
+        if tensor["layer"] is not None:
+            key = f"layer_bytes_{tensor['layer']:02}"
+            flat[key] = flat.get(key, 0) + tensor["bytes"]
+    return flat
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys, as they are typed: {"model.name": ...}.
+
+    >>> flattened({"model": {"name": "vgg16"}, "seed": 0})
+    {'model.name': 'vgg16', 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat

@@ -17,7 +17,7 @@ from typing import Any
 from requant.config import Config, all_settings, result_settings
 from requant.data import fingerprint
 from requant.errors import ConfigError, WeightsError
-from requant.files import exclusive, write_json
+from requant.files import exclusive, remove_unfinished, write_json
 from requant.layout import LOCK, RESULT, SETTINGS
 
 _UNUSED = {
@@ -79,12 +79,13 @@ def claimed(folder: Path, settings: Config) -> Iterator[None]:
     """Have the run's folder to oneself: another process that works there is waited for.
 
     The folder is made and its settings are written; one that was made with other settings is refused. With
-    settings.force it is emptied first.
+    settings.force it is emptied first. What a killed process had not finished writing is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK):
         if settings.force:
             _empty(folder)
+        remove_unfinished(folder)
         mark, expected = folder / SETTINGS, settings_hash(settings)
         if mark.exists() and (found := json.loads(mark.read_text()).get("hash")) != expected:
             raise ConfigError(

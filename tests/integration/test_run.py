@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -168,38 +167,6 @@ def test_a_sweep_makes_a_result_a_job_and_one_table(cache: Path, tmp_path: Path)
     assert sorted(r["config"]["centroids"] for r in found) == [2, 4, 8]
     sizes = {r["config"]["centroids"]: r["size"]["quantized_bytes"] for r in found}
     assert sizes[2] < sizes[4] < sizes[8]
-
-
-@pytest.mark.slow
-def test_a_killed_sweep_goes_on_to_the_same_results(cache: Path, tmp_path: Path) -> None:
-    """Killed at random moments, jobs and all, until it is through."""
-    sweep = ("-m", *QUICK, "centroids=2,4", "seed=0,1", "retrain.epochs=3")
-    run(cache, tmp_path / "whole", *sweep)
-    draws = random.Random(0)
-    for _ in range(40):
-        command = [sys.executable, str(ROOT / "run.py"), *sweep, f"out={tmp_path / 'cut'}"]
-        started = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {"REQUANT_CACHE": str(cache)}, stdout=subprocess.DEVNULL
-        )
-        try:
-            started.wait(draws.uniform(8, 25))
-            break
-        except subprocess.TimeoutExpired:
-            for child in [started.pid, *descendants(started.pid)]:
-                os.kill(child, signal.SIGKILL)
-            started.wait()
-    run(cache, tmp_path / "cut", *sweep)
-    whole, cut = results(tmp_path / "whole"), results(tmp_path / "cut")
-    assert len(whole) == 4
-    assert [without_times(result) for result in whole] == [without_times(result) for result in cut]
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes below a process, from /proc."""
-    children = [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
-    return [found for child in children for found in (child, *descendants(child))]
 
 
 @pytest.mark.slow

@@ -109,8 +109,9 @@ def _trainer(
 
 
 def _hush() -> None:
-    """Lightning's advice on choices that are ours and meant (few workers, frozen modules in eval mode)."""
-    for about in ("does not have many workers", "module.*in eval mode", "Checkpoint directory .* exists"):
+    """Lightning's advice on choices that are ours and meant (few workers, frozen modules in eval mode, no srun)."""
+    ours = ("does not have many workers", "module.*in eval mode", "Checkpoint directory .* exists", "`srun` command")
+    for about in ours:
         warnings.filterwarnings("ignore", message=f".*{about}.*")
 
 

@@ -33,8 +33,7 @@ def kmeans(values: NDArray[np.float32], centroids: int, weights: NDArray[np.floa
 def least_error_firsts(bins: Bins, centroids: int) -> tuple[NDArray[np.intp], float]:
     """The first bin of each cluster, (k,), and the squared error of the bins' points."""
     costs = IntervalCosts(bins.points, bins.mass)
-    found = (improved_firsts(costs, bins, start) for start in _starts(bins, centroids))
-    return min(found, key=lambda firsts_and_cost: firsts_and_cost[1])
+    return improved_firsts(costs, bins, _starts(bins, centroids))
 
 
 def _starts(bins: Bins, centroids: int) -> tuple[NDArray[np.intp], ...]:

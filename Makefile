@@ -44,6 +44,8 @@ format: setup  ## let ruff mend what it can
 bench: setup  ## benchmarks: ratios, both sides in one run
 	$(PY) -m benchmarks.quantize_vgg16
 	$(PY) -m benchmarks.sensitivity
+	$(PY) -m benchmarks.bench_clustering
+	$(PY) -m benchmarks.export
 
 # Each goes on where a killed one was, and is only shown where it is done (outputs/teachers).
 teachers: setup  ## train the two teachers of the CIFAR-10 studies and keep them in experiments/teachers/ (hours; resumable)

@@ -1,7 +1,9 @@
 """A clustered tensor: a few centroids, and for each value the index of its own."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +35,13 @@ class Codebook:
     def __post_init__(self) -> None:
         _check_centroids(self.centroids)
         _check_indices(self.indices, self.k)
+
+    @classmethod
+    def from_unsorted(cls, centroids: NDArray[np.float32], indices: NDArray[Any]) -> Self:
+        """The codebook of centroids (k,) in any order, with the indices, integers of any type, that go with them."""
+        order = np.argsort(centroids, kind="stable")
+        ranks: NDArray[Any] = np.argsort(order, kind="stable").astype(index_dtype(centroids.size))
+        return cls(centroids[order], ranks[indices])
 
     @property
     def k(self) -> int:
@@ -82,12 +91,22 @@ class Codebook:
         errors = (_squared_error(flat[part], self.centroids[indices[part]]) for part in _parts(flat.size))
         return sum(errors, 0.0)
 
+    def sqnr_db(self, values: ArrayLike) -> float:
+        """Signal to quantization noise in decibels: 10 log10 of the values' squares over the squared error.
+
+        Infinite where nothing is lost; `values` has the tensor's shape.
+        """
+        error = self.squared_error(values)
+        flat = np.asarray(values).reshape(-1)
+        power = sum((_squared_error(flat[part], np.float32(0)) for part in _parts(flat.size)), 0.0)
+        return 10 * math.log10(power / error) if error else math.inf
+
 
 def _parts(size: int) -> Iterator[slice]:
     return (slice(start, start + CHUNK) for start in range(0, size, CHUNK))
 
 
-def _squared_error(values: NDArray, centroids: NDArray[np.float32]) -> float:
+def _squared_error(values: NDArray, centroids: NDArray[np.float32] | np.float32) -> float:
     difference = values.astype(np.float64) - centroids
     return float(difference @ difference)
 

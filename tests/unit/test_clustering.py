@@ -8,6 +8,7 @@ import torch
 
 from requant.clustering import METHODS, bins, cluster, starts
 from requant.clustering.assign import assign
+from requant.clustering.cells import even_bins
 from requant.clustering.grid import make_grid
 from requant.clustering.interval_costs import IntervalCosts
 from requant.codebook import Codebook
@@ -84,7 +85,7 @@ def test_kmeans_on_distinct_values_is_within_a_percent_of_the_optimum(name: str)
 @pytest.fixture
 def few_bins(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done with millions of values, done with thousands."""
-    for module in ("bins", "exact"):
+    for module in ("bins", "exact", "solving"):
         monkeypatch.setattr(f"requant.clustering.{module}.DISTINCT", 1 << 10)
     monkeypatch.setattr("requant.clustering.parallel.CHUNK", 1 << 12)
 
@@ -305,6 +306,25 @@ def test_a_grid_finds_the_interval_of_each_value() -> None:
     chosen = np.zeros(found.lows.size, bool)
     chosen[numbers[:5]] = True
     assert (found.members(values, chosen) == np.flatnonzero(np.isin(numbers, numbers[:5]))).all()
+
+
+@pytest.mark.parametrize("offset", [0.0, 5.0, -1e4])
+def test_even_bins_hold_what_they_say(offset: float) -> None:
+    values = (NORMAL + np.float32(offset)).astype(np.float32)
+    found = even_bins(values, 24, 500, 1e-2)
+    assert found is not None
+    assert found.size <= 500
+    assert found.starts[0] == values.min()
+    assert (np.diff(found.starts) > 0).all()
+    places = np.searchsorted(found.starts, values, side="right") - 1
+    assert (np.bincount(places) == found.mass).all()
+    assert (np.abs(values - found.points[places]) <= found.radius[places] * (1 + 1e-3) + 1e-7 * np.abs(values)).all()
+
+
+@pytest.mark.parametrize("far", [1e6, 3e38])
+def test_there_are_no_even_bins_beside_an_outlier_and_none_outside_float32(far: float) -> None:
+    assert even_bins(np.append(NORMAL, [-far, far]).astype(np.float32), 24, 500, 1e-2) is None
+    assert even_bins(NORMAL * np.float32(1e-42), 24, 500, 1e-2) is None
 
 
 def test_interval_costs_survive_a_huge_value_beside_small_ones() -> None:

@@ -1,6 +1,12 @@
+from random import Random
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+from requant.clustering import cluster
 from requant.codebook import Codebook
 
 
@@ -61,3 +67,29 @@ def test_malformed_codebooks_are_refused(centroids: np.ndarray, indices: np.ndar
 def test_squared_error_refuses_another_shape() -> None:
     with pytest.raises(ValueError, match="shape"):
         codebook(2, (2, 3)).squared_error(np.zeros((3, 2)))
+
+
+def test_sqnr_is_ten_decibels_for_a_tenth_of_the_power() -> None:
+    book = Codebook(np.array([0.0], np.float32), np.zeros(2, np.uint8))
+    assert book.sqnr_db(np.float32([3, 4])) == 0.0
+    values = np.float32([1, 1.5])
+    halves = Codebook(np.array([1, 1.25], np.float32), np.array([0, 1], np.uint8))
+    assert halves.sqnr_db(values) == pytest.approx(10 * np.log10(3.25 / 0.0625))
+    assert halves.sqnr_db(halves.dense()) == np.inf
+
+
+def test_every_bit_is_worth_six_decibels() -> None:
+    values = np.random.default_rng(0).random(100_000, np.float32) - np.float32(0.5)
+    sqnr = [cluster(values, k).sqnr_db(values) for k in (16, 32)]
+    assert sqnr[0] == pytest.approx(20 * np.log10(16), abs=0.1)  # uniform values: k squared
+    assert sqnr[1] - sqnr[0] == pytest.approx(20 * np.log10(2), abs=0.1)
+
+
+ANY_ORDER = arrays(np.float32, st.integers(1, 300), elements=st.floats(-10, 10, width=32))
+
+
+@settings(deadline=None)
+@given(ANY_ORDER, st.randoms(use_true_random=False))
+def test_centroids_in_any_order_become_a_codebook_of_the_same_tensor(centroids: np.ndarray, random: Random) -> None:
+    indices = np.array([random.randrange(centroids.size) for _ in range(40)])
+    assert (Codebook.from_unsorted(centroids, indices).dense() == centroids[indices]).all()

@@ -43,7 +43,7 @@ def assign(
         chunk = values[part]
         found = search(chunk)
         indices[part] = found
-        counts = np.bincount(found, minlength=starts.size)
+        counts = _counts(found, starts.size)
         part_weights = None if weights is None else weights[part]
         mass = counts if part_weights is None else np.bincount(found, part_weights, starts.size)
         sums = np.bincount(found, chunk if part_weights is None else chunk * part_weights, starts.size)
@@ -55,6 +55,15 @@ def assign(
         members.mass[:] += mass
         members.sums[:] += sums
     return indices, members
+
+
+def _counts(indices: Indices, size: int) -> NDArray[np.int64]:
+    """How often each index occurs; indices of one byte are counted by twos, in half the time."""
+    if indices.dtype != np.uint8 or indices.size % 2:
+        return np.bincount(indices, minlength=size)
+    pairs = np.bincount(indices.view(np.uint16), minlength=PATTERNS).reshape(256, 256)
+    counts: NDArray[np.int64] = (pairs.sum(axis=0) + pairs.sum(axis=1))[:size]
+    return counts
 
 
 class _Search:

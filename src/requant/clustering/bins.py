@@ -72,6 +72,11 @@ def distinct_bins(values: NDArray[np.float32], weights: NDArray[np.float64] | No
     return Bins(starts[used], starts[used].astype(np.float64), mass[used], np.zeros(np.count_nonzero(used)))
 
 
+def intervals(clusters: int) -> int:
+    """How many bins so many clusters of ordinary values ask for."""
+    return max(INTERVALS, INTERVALS_A_CLUSTER * clusters)
+
+
 @dataclass(frozen=True)
 class Summary:
     """Bins of values, and the grid they come from; None where each bin is a distinct value."""
@@ -99,7 +104,7 @@ def summarize(values: NDArray[np.float32], weights: NDArray[np.float64] | None, 
     """The distinct values where they are few; above, bins fine enough for so many clusters of ordinary values."""
     if values.size <= DISTINCT:
         return Summary(distinct_bins(values, weights), None)
-    grid = make_grid(values, weights, max(INTERVALS, INTERVALS_A_CLUSTER * clusters))
+    grid = make_grid(values, weights, intervals(clusters))
     mass = grid.totals(values, weights)[grid.order]
     used = mass > 0
     lows, highs = grid.lows[grid.order][used], grid.highs[grid.order][used]

@@ -10,7 +10,9 @@ from requant.clustering.optimal import optimal_firsts
 from requant.clustering.solving import solved
 from requant.clustering.starts import density_firsts, split_firsts
 
-EXACT = 1 << 17  # bins times centroids up to which the optimum itself is found
+COARSE = 4  # groups of bins a cluster, at least, among which an optimum is sought first
+CELLS = 1 << 14  # groups times centroids, where that makes more groups
+FEW = 128  # centroids up to which it is
 
 
 def kmeans(values: NDArray[np.float32], centroids: int, weights: NDArray[np.float64] | None) -> NDArray[np.float32]:
@@ -31,8 +33,13 @@ def kmeans(values: NDArray[np.float32], centroids: int, weights: NDArray[np.floa
 def least_error_firsts(bins: Bins, centroids: int) -> tuple[NDArray[np.intp], float]:
     """The first bin of each cluster, (k,), and the squared error of the bins' points."""
     costs = IntervalCosts(bins.points, bins.mass)
-    if bins.size * centroids <= EXACT:
-        firsts = optimal_firsts(costs, bins.size, centroids)
-        return firsts, float(costs(firsts, np.append(firsts[1:], bins.size) - 1).sum())
-    starts = (split_firsts(bins, centroids), density_firsts(bins, centroids))
-    return min((improved_firsts(costs, bins, start) for start in starts), key=lambda found: found[1])
+    return improved_firsts(costs, bins, _starts(bins, centroids))
+
+
+def _starts(bins: Bins, centroids: int) -> tuple[NDArray[np.intp], ...]:
+    """First guesses; few clusters are found by dynamic programming, as local optima can then lie far apart."""
+    if centroids > FEW:
+        return split_firsts(bins, centroids), density_firsts(bins, centroids)
+    groups = split_firsts(bins, min(bins.size, max(COARSE * centroids, CELLS // centroids)))
+    coarse = bins.merged(groups)
+    return (groups[optimal_firsts(IntervalCosts(coarse.points, coarse.mass), coarse.size, centroids)],)

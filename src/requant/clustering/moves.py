@@ -6,6 +6,8 @@ clusters from wherever they are worth little to wherever they are worth much, al
 local optima that Lloyd's iteration ends in. Lloyd's iteration follows each sweep.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,17 +21,19 @@ AWAY = 3  # clusters: how far a cut may jump
 EVALUATIONS = 1 << 19  # costs computed at once
 
 
-def improved_firsts(costs: IntervalCosts, bins: Bins, firsts: NDArray[np.intp]) -> tuple[NDArray[np.intp], float]:
-    """A partition no worse than the given one, and its cost.
+def improved_firsts(
+    costs: IntervalCosts, bins: Bins, starts: Iterable[NDArray[np.intp]]
+) -> tuple[NDArray[np.intp], float]:
+    """A partition no worse than those given, and its cost.
 
     Args:
         costs: of intervals of the bins.
         bins: what is parted.
-        firsts: (k,) strictly increasing, the first 0.
+        starts: each (k,) strictly increasing, the first 0. The one that Lloyd's iteration makes best is gone on with.
 
     """
     points = bins.points
-    firsts = _lloyd(costs, points, firsts)
+    firsts = min((_lloyd(costs, points, s) for s in starts), key=lambda found: _cost(costs, found, bins.size))
     cost = _cost(costs, firsts, bins.size)
     if firsts.size == 1:
         return firsts, cost

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from requant.clustering.bins import Bins, summarize
+from requant.clustering.bins import DISTINCT, Bins, intervals, summarize
+from requant.clustering.cells import even_bins
 from requant.clustering.starts import split_firsts
 
 TOLERANCE = 1e-3  # of the squared error: what the width of bins may add to it
@@ -23,6 +24,12 @@ def solved(
     `solve` gives the first bin of each cluster and the squared error. Where the width of the bins may add more than a
     thousandth to that, the widest are replaced by the values in them, and it is asked once more.
     """
+    if weights is None and values.size > DISTINCT:
+        even = even_bins(values, clusters, intervals(clusters), TOLERANCE)
+        if even is not None:
+            firsts, error = solve(even)
+            if not _too_wide(even, error).any():
+                return even.starts[firsts]
     summary = summarize(values, weights, clusters)
     bins = summary.bins
     firsts, error = solve(bins)

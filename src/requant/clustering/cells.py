@@ -1,0 +1,88 @@
+"""Bins of values without far outliers, from one pass: cells of equal width, joined where fewer will do."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from requant.clustering.bins import Bins
+from requant.clustering.parallel import map_parts
+from requant.clustering.starts import density_firsts
+
+CELLS = 1 << 16
+SIGN = np.uint32(1 << 31)
+
+
+def even_bins(values: NDArray[np.float32], clusters: int, bins: int, tolerance: float) -> Bins | None:
+    """About so many bins; None where cells of equal width are too wide for so many clusters.
+
+    They are where their width may add more than `tolerance` of the squared error that is to be expected: Panter and
+    Dite's integral (1951), over the cells.
+    """
+    cells = _Cells.of(values)
+    if not cells.fit_float32:
+        return None
+    counts = cells.counts(values)
+    used = np.flatnonzero(counts)
+    width = 1 / float(cells.scale)
+    mass = counts[used].astype(np.float64)
+    expected = np.cbrt(mass * width * width).sum() ** 3 / (12 * clusters * clusters)
+    if not mass.sum() * width * width / 4 <= tolerance * expected:
+        return None
+    points = np.asarray(float(cells.low) + (used + 0.5) * width, np.float64)
+    found = Bins(points.astype(np.float32), points, mass, np.full(used.size, width / 2))
+    firsts = density_firsts(found, min(bins, used.size))
+    return replace(found.merged(firsts), starts=cells.lows(used[firsts]))
+
+
+class _Cells:
+    """Equal parts of the range; what cell a value is in is computed in float32, and so never falls as values rise."""
+
+    def __init__(self, low: np.float32, high: np.float32) -> None:
+        self.low, self.high = low, high
+        width = float(high) - float(low)
+        with np.errstate(over="ignore"):
+            self.scale = np.float32(CELLS / width)
+            self.fit_float32 = bool(np.isfinite(self.scale) and np.isfinite(np.float32(width)))
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32]) -> "_Cells":
+        ends = list(map_parts(lambda part: (values[part].min(), values[part].max()), values.size))
+        return cls(min(low for low, _ in ends), max(high for _, high in ends))
+
+    def numbers(self, values: NDArray[np.float32]) -> NDArray[np.intp]:
+        shifted = values - self.low
+        shifted *= self.scale
+        return shifted.astype(np.intp)
+
+    def counts(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
+        """(CELLS + 1,) as the greatest values may be rounded up."""
+
+        def part_counts(part: slice) -> NDArray[np.int64]:
+            return np.bincount(self.numbers(values[part]), minlength=CELLS + 1)
+
+        total = np.zeros(CELLS + 1, np.int64)
+        for counts in map_parts(part_counts, values.size):
+            total += counts
+        return total
+
+    def lows(self, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
+        """The least float32 in or above each cell, by bisection of the float32 numbers of the range."""
+        least = np.full(numbers.size, _key(self.low), np.uint32)
+        above = np.full(numbers.size, _key(self.high), np.uint32)
+        while (least < above).any():
+            middle = least + (above - least) // 2
+            reached = self.numbers(_number(middle)) >= numbers
+            least, above = np.where(reached, least, middle + 1), np.where(reached, middle, above)
+        return _number(least)
+
+
+def _key(value: np.float32) -> np.uint32:
+    """An unsigned number that rises as float32 numbers do."""
+    bits = value.view(np.uint32)
+    return ~bits if bits & SIGN else bits | SIGN
+
+
+def _number(keys: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """Back from the keys."""
+    return np.where(keys & SIGN, keys ^ SIGN, ~keys).view(np.float32)

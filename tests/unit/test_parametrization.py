@@ -1,0 +1,119 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from requant.clustering import cluster
+from requant.codebook import Codebook
+from requant.errors import UserError
+from requant.parametrization import train_centroids, trained_codebook
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
+
+
+def on_codebook(reduction: str = "mean", k: int = 6) -> tuple[nn.Sequential, Codebook, nn.Parameter]:
+    model = network()
+    codebook = cluster(model[0].weight, k)
+    return model, codebook, train_centroids(model, "0.weight", codebook, reduction)  # type: ignore[arg-type]
+
+
+def test_the_layer_computes_as_if_it_held_the_dense_tensor() -> None:
+    model, codebook, centroids = on_codebook()
+    images = torch.randn(2, 3, 8, 8)
+    dense = network()
+    with torch.no_grad():
+        dense[0].weight.copy_(torch.from_numpy(codebook.dense()))
+    assert torch.equal(model(images), dense(images))
+    assert torch.equal(model[0].weight, dense[0].weight)
+    assert [p.shape for p in model[0].parameters()] == [(4,), (6,)]
+    assert centroids.requires_grad
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_centroids_gradient_is_put_together_from_its_members(reduction: str) -> None:
+    model, codebook, centroids = on_codebook(reduction)
+    factors = torch.randn(4, 3, 3, 3)
+    (model[0].weight * factors).sum().backward()
+    for position in range(codebook.k):
+        members = factors[torch.from_numpy(codebook.indices == position)].double()
+        expected = members.mean() if reduction == "mean" else members.sum()
+        assert float(centroids.grad[position]) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_centroid_without_members_has_no_gradient() -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    codebook = Codebook(np.float32([-1, 0, 1]), np.uint8([[0, 2], [2, 2]]))
+    centroids = train_centroids(layer, "weight", codebook)
+    layer.weight.square().sum().backward()
+    assert centroids.grad.tolist() == [-2, 0, 2]
+
+
+def test_trained_centroids_come_back_sorted_and_the_layer_plain() -> None:
+    model, codebook, centroids = on_codebook()
+    with torch.no_grad():
+        centroids.copy_(torch.tensor([3.0, -1, 2, 5, 0, 4]))
+    dense = model[0].weight.detach().clone()
+    trained = trained_codebook(model, "0.weight")
+    assert trained.centroids.tolist() == [-1, 0, 2, 3, 4, 5]
+    assert torch.equal(torch.from_numpy(trained.dense()), dense)
+    assert (trained.counts == codebook.counts[[1, 4, 2, 0, 5, 3]]).all()
+    assert isinstance(model[0].weight, nn.Parameter)
+    assert torch.equal(model[0].weight, dense)
+    assert set(model.state_dict()) == set(network().state_dict())
+
+
+def test_untrained_centroids_make_the_same_codebook() -> None:
+    model, codebook, _ = on_codebook()
+    same = trained_codebook(model, "0.weight")
+    assert (same.centroids == codebook.centroids).all()
+    assert (same.indices == codebook.indices).all()
+
+
+def test_training_lessens_the_loss_and_keeps_every_cluster_together() -> None:
+    model, codebook, centroids = on_codebook("sum", k=3)
+    images = torch.randn(8, 3, 8, 8)
+    wanted = network()(images).detach()
+    optimizer = torch.optim.SGD([centroids], 1e-3)
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = (model(images) - wanted).square().sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert (trained_codebook(model, "0.weight").indices == codebook.indices).all()
+
+
+def test_a_state_dict_with_trained_centroids_fits_a_copy() -> None:
+    model, _, centroids = on_codebook()
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        centroids += 1
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other[0].weight, model[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("0.scale", "no parameter"), ("7.weight", "has no 7"), ("3.weight", "has shape"), ("0.weight", "already")],
+)
+def test_what_does_not_fit_is_named(name: str, message: str) -> None:
+    model, codebook, _ = on_codebook()
+    with pytest.raises(UserError, match=message):
+        train_centroids(model, name, codebook)
+
+
+def test_centroids_that_diverged_and_layers_on_no_codebook_are_refused() -> None:
+    model, _, centroids = on_codebook()
+    with torch.no_grad():
+        centroids[0] = torch.nan
+    with pytest.raises(UserError, match="diverged"):
+        trained_codebook(model, "0.weight")
+    with pytest.raises(UserError, match="train_centroids first"):
+        trained_codebook(model, "3.weight")

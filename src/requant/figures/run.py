@@ -23,9 +23,7 @@ def draw_run(result: Mapping[str, Any], path: Path) -> None:
         _draw_accuracy(accuracy, result["accuracy"])
         _draw_curve(curve, result)
         config = result["config"]
-        figure.suptitle(
-            f"{config['model']['name']} on {config['data']['name']}, {described(config)}", fontsize=9
-        )
+        figure.suptitle(f"{config['model']['name']} on {config['data']['name']}, {described(config)}", fontsize=9)
         figure.savefig(path)
 
 

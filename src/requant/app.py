@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from requant import archive, assembly
-from requant.auto import Grids, fit_size, grids, in_units, measured, step_of
+from requant.auto import Grids, fit_size, grids_for, in_units
 from requant.codebook import Codebook
 from requant.compression import Compressed, check_placed, compress, place
 from requant.config import Config, RetrainConfig, all_settings
@@ -35,8 +35,6 @@ from requant.runs import claimed, provenance, run_folder, settings_hash, state
 from requant.sensitivity import Study, Table, grid, measure_all
 from requant.teacher import keep_teacher
 from requant.tracking import Tracker, tracking
-
-MEASURED = 32  # images a batch, where layers are measured
 
 
 def run(settings: Config) -> Path:
@@ -214,11 +212,15 @@ def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
 
 def _grids(settings: Config, teacher: nn.Module) -> Grids:
     """plan=auto: steps for each layer's weights, by what rounding it does to the outputs on unlabeled images."""
-    images, count = assembly.unlabeled_images(settings), settings.plan.images
     example = example_input(assembly.architecture(settings))
-    first = grids(teacher, example, batches_of(images, count, 1), settings.seed)
-    step = step_of(first, assembly.target_bytes(settings, first.original_bytes))
-    return measured(first, step, batches_of(images, count, max(1, min(MEASURED, count // 4))))
+    return grids_for(
+        teacher,
+        example,
+        assembly.unlabeled_images(settings),
+        settings.plan.images,
+        lambda found: assembly.target_bytes(settings, found.original_bytes),
+        settings.seed,
+    )
 
 
 def _at_size(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> Compressed:

@@ -16,6 +16,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from requant.layers import TensorInfo, describe
 from requant.plan import Assignment
 from requant.reconstruction.curvature import fisher
 from requant.reconstruction.graph import Layer, layers, trace
-from requant.reconstruction.layerwise import reconstruct
+from requant.reconstruction.layerwise import batches_of, reconstruct
 from requant.reconstruction.rescaling import divide, fold_statistics, shorten
 from requant.reconstruction.sensitivity import divergences
 
@@ -39,6 +40,7 @@ MOST_CHANGE = 2.0  # of a layer's step by what was measured: far from there KL d
 REACHES = (1, 3, 7, 15, 31, 63, 127)  # steps to each side of 0 that a codebook has: few, so that layers share them
 TOLERANCE, RECONSTRUCTED = 2e-3, 1e-2  # of the size wanted
 CLOSE = 5e-4  # of the indices' bytes wanted
+BATCH = 32  # images, where layers are measured
 START, RANGE = 1e-3, 2.0**16
 ROUNDS = 6
 HALVINGS = 40
@@ -124,6 +126,24 @@ def measured(grids: Grids, step: float, batches: Sequence[Tensor]) -> Grids:
     changes = {name: (ratio / middle) ** HALF_WAY for name, ratio in ratios.items()}
     changes = {name: min(max(change, 1 / MOST_CHANGE), MOST_CHANGE) for name, change in changes.items()}
     return replace(grids, widths={name: width * changes[name] for name, width in grids.widths.items()})
+
+
+def grids_for(
+    model: nn.Module, example: Tensor, images: Any, count: int, target: Callable[[Grids], int], seed: int = 0
+) -> Grids:
+    """Both steps in one: by Fisher information, then as measured at about the size that `target` asks for.
+
+    Args:
+        model: left as it is.
+        example: one input (1, C, H, W).
+        images: as `requant.data.unlabeled` gives them; no label is read.
+        count: how many of them to look at, two at least.
+        target: the bytes that the file shall have.
+        seed: of what is drawn.
+
+    """
+    first = grids(model, example, batches_of(images, count, 1), seed)
+    return measured(first, step_of(first, target(first)), batches_of(images, count, min(BATCH, max(1, count // 4))))
 
 
 def on_grid(weight: Tensor, width: float) -> Codebook:

@@ -1,9 +1,9 @@
 """Each layer alone at each k: points that share what they can against one evaluation of the whole network a point.
 
 python -m benchmarks.sensitivity [images]. On the two CIFAR-10 networks (random weights and images: no time depends on
-them), the paper's grid of layers and k. A whole evaluation is measured every so many points, in the same process: as a run
-does it (images prepared anew, data=cifar10's batch size), and on the study's own batches, which leaves only what reuse
-saves. Seconds are computing time on one thread, of evaluating alone: clustering and storing are the same on all sides.
+them), the paper's grid of layers and k. A whole evaluation is measured every so many points, in the same process: as a
+run does it (images prepared anew, data=cifar10's batch size), and on the study's own batches, which leaves only what
+reuse saves. Seconds are computing time on one thread, of evaluating alone: clustering and storing are the same.
 """
 
 import statistics
@@ -43,7 +43,7 @@ def main(images: int) -> None:
 
 
 def measure(name: str, images: int) -> tuple[int, float, float, float]:
-    """The number of points; seconds a point: as a run evaluates, on the study's batches, and by the study, all in all."""
+    """The number of points; seconds a point: as a run evaluates, on the study's batches, and by the study."""
     torch.manual_seed(0)
     architecture = Architecture(name, 10, 3, 32, 0.25)
     teacher = build(architecture).to(memory_format=torch.channels_last)

@@ -135,6 +135,35 @@ def test_a_network_that_cannot_be_cut_is_measured_whole() -> None:
     assert [measured.point.layers for measured in found] == ["1", "1", "2", "2"]
 
 
+class Overwriting(nn.Module):
+    """Its block changes what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3)
+        self.second = nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        y = nn.functional.relu(x, inplace=True)
+        return (self.second(y)[:, :, :5, :5] + x[:, :, :5, :5]).flatten(1)
+
+
+def test_a_network_that_overwrites_its_own_inputs_is_refused() -> None:
+    with pytest.raises(UserError, match="not in place"):
+        Study(Overwriting(), torch.zeros(1, 1, 16, 16), batches("vgg_small"), method="linear", storage="packed")
+
+
+def test_in_place_is_kept_where_it_is_safe() -> None:
+    vgg, resnet = network("vgg_small"), network("resnet50_cifar_s2")
+    for model in (vgg, resnet):
+        as_chain(model, {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)})
+        assert all(module.inplace for module in model.modules() if isinstance(module, nn.ReLU))
+    after_pool = nn.Sequential(nn.MaxPool2d(2), nn.ReLU(inplace=True), nn.Conv2d(1, 4, 3))
+    as_chain(after_pool, {"2"})
+    assert not after_pool[1].inplace
+
+
 def test_a_grid_says_what_is_not_there() -> None:
     tensors = describe(network("vgg_small"), example_input(NETWORKS["vgg_small"]))
     assert grid(tensors, ["bias"], ["each", "9"], [1]) == [Point("bias", str(layer), 1) for layer in range(1, 10)]

@@ -1,8 +1,9 @@
 """Figures 7, 8, 12 and 13: size and accuracy against k, some layers clustered and everything else left alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from requant.figures.paper import Reported
-from requant.figures.style import COLUMN, PAGE, PAPER, label_lines
+from requant.figures.style import COLUMN, PAGE, PAPER
 
 _MARKERS = "osD^vPX"
 _LINES = ("-", "--", "-.", ":", "-", "--", "-.")
@@ -29,7 +30,7 @@ def draw_size(points: pd.DataFrame, shown: Sequence[str], reported: Reported) ->
     points = points.assign(y=100 * points["bytes"] / points["original_bytes"])
     figure = Figure(figsize=(COLUMN, 2.8), layout="constrained")
     axes = figure.subplots()
-    _draw_lines(axes, points, shown, gap=4.5)
+    _draw_lines(axes, points, shown)
     _mark(axes, reported.centroids, reported.size)
     axes.set_ylim(0, 105)
     axes.set_ylabel("size of the file (% of float32)")
@@ -57,7 +58,7 @@ def draw_accuracy_and_layers(
 
 def _draw_changes(axes: Axes, points: pd.DataFrame, shown: Sequence[str], reported: Reported) -> None:
     points = points.assign(y=_change(points))
-    _draw_lines(axes, points, shown, gap=5.5)
+    _draw_lines(axes, points, shown)
     axes.axhline(0, color="0.35", linestyle=":", linewidth=1)
     _mark(axes, reported.centroids, reported.quantized - reported.teacher)
     axes.set_ylabel(f"change of top-1 (points), n = {_only(points['n']):,}")
@@ -72,24 +73,37 @@ def _only(values: pd.Series) -> int:
     return int(value)
 
 
-def _draw_lines(axes: Axes, points: pd.DataFrame, shown: Sequence[str], gap: float) -> None:
+def _draw_lines(axes: Axes, points: pd.DataFrame, shown: Sequence[str]) -> None:
+    """`shown` in colour and labelled, the other layers grey; `points` has the column y."""
     lines = {str(layers): rows.sort_values("centroids") for layers, rows in points.groupby("layers")}
     for layers in lines.keys() - set(shown):
         axes.plot(lines[layers]["centroids"], lines[layers]["y"], color=OTHERS, linewidth=0.7, zorder=1)
     colours = sns.color_palette("colorblind", len(shown))
-    labels: dict[str, tuple[float, Any]] = {}
+    here = {layers: lines[layers].set_index("centroids")["y"] for layers in shown if layers in lines}
     for i, layers in enumerate(shown):
-        if layers not in lines:
-            continue
-        rows = lines[layers]
-        style: Mapping[str, Any] = {"color": colours[i], "marker": _MARKERS[i], "linestyle": _LINES[i], "markersize": 3}
-        axes.plot(rows["centroids"], rows["y"], linewidth=1.2, zorder=3, **style)
-        labels[layers.replace("-", "–")] = (float(rows["y"].iloc[-1]), colours[i])
-    if set(lines) - set(shown):
-        left_out = [float(lines[layers]["y"].iloc[-1]) for layers in lines.keys() - set(shown)]
-        labels["others"] = (sum(left_out) / len(left_out), "0.5")
+        if layers in here:
+            y, colour = here[layers], colours[i]
+            axes.plot(y.index, y, _LINES[i], color=colour, marker=_MARKERS[i], markersize=3, linewidth=1.2, zorder=3)
+            _label_line(axes, layers.replace("-", "–"), y, [o for name, o in here.items() if name != layers], colour)
     _set_centroids(axes, points)
-    label_lines(axes, float(points["centroids"].max()), labels, gap)
+
+
+def _label_line(axes: Axes, label: str, y: pd.Series, others: Sequence[pd.Series], colour: Any) -> None:
+    """Beside the line, where it is the farthest from the other ones."""
+    gaps = np.array([y - other.reindex(y.index, fill_value=np.inf) for other in others])
+    place = np.abs(gaps).min(axis=0).argmax()
+    below = gaps[np.abs(gaps[:, place]).argmin(), place] < 0
+    axes.annotate(
+        label,
+        (y.index[place], y.iloc[place]),
+        (4, -4 if below else 4),
+        textcoords="offset points",
+        va="top" if below else "bottom",
+        fontsize=7,
+        color=colour,
+        zorder=4,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.3},
+    )
 
 
 def _set_centroids(axes: Axes, points: pd.DataFrame) -> None:
@@ -103,7 +117,7 @@ def _set_centroids(axes: Axes, points: pd.DataFrame) -> None:
 
 def _mark(axes: Axes, x: float, y: float) -> None:
     axes.plot([x], [y], zorder=4, **PAPER)
-    axes.annotate("paper", (x, y), (5, 4), textcoords="offset points", fontsize=6.5)
+    axes.annotate("paper", (x, y), (5, -9), textcoords="offset points", fontsize=6.5)
 
 
 def _draw_map(axes: Axes, alone: pd.DataFrame) -> None:

@@ -17,7 +17,8 @@ from requant.figures.times import draw_times
 from requant.figures.weights import draw_counts
 
 EXPERIMENTS = Path("experiments")
-_VGG_SHOWN = ("1", "2", "8", "14", "15", "14-15")
+_VGG_LARGE = ("14", "15", "14-15")
+_VGG_TELLING = ("1", "2", "8", "14-15")
 _RESNET_SHOWN = ("2-10", "11-22", "23-40", "41-49", "13-49")
 
 
@@ -43,8 +44,12 @@ def _weights(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["kind"] == "weight"]
 
 
-def _vgg(draw: Callable[..., Figure], table: pd.DataFrame) -> Figure:
-    return draw(_weights(table), _VGG_SHOWN, VGG16)
+def _vgg_size(table: pd.DataFrame) -> Figure:
+    return sensitivity.draw_size(_weights(table), _VGG_LARGE, VGG16)
+
+
+def _vgg_accuracy(table: pd.DataFrame) -> Figure:
+    return sensitivity.draw_accuracy(_weights(table), _VGG_TELLING, VGG16)
 
 
 def _resnet(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -72,8 +77,8 @@ def _both(draw: Callable[[pd.DataFrame, Reported], Figure], table: pd.DataFrame)
 STUDIES = {
     "fig05": Study("fig05_vgg16_architecture", draw_architecture),
     "fig06": Study("fig06_vgg16_weights", draw_counts),
-    "fig07": Study("fig07_vgg16_size", partial(_vgg, sensitivity.draw_size), "fig07_08_vgg16"),
-    "fig08": Study("fig08_vgg16_accuracy", partial(_vgg, sensitivity.draw_accuracy), "fig07_08_vgg16"),
+    "fig07": Study("fig07_vgg16_size", _vgg_size, "fig07_08_vgg16"),
+    "fig08": Study("fig08_vgg16_accuracy", _vgg_accuracy, "fig07_08_vgg16"),
     "fig09": Study("fig09_vgg16_epochs", draw_epochs, "fig09_vgg16", curves),
     "fig10": Study("fig10_resnet50_architecture", draw_architecture),
     "fig11": Study("fig11_resnet50_weights", draw_counts),

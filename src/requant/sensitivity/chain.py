@@ -1,8 +1,11 @@
 """A network as a chain of pieces, cut where a single tensor passes: what comes before a piece need not be repeated."""
 
+import operator
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.fx.passes.split_module import split_module
 from torch.fx.proxy import TraceError
@@ -13,24 +16,39 @@ def as_chain(model: nn.Module, starts: Collection[str]) -> list[nn.Module]:
 
     A piece begins as late as possible before each module of `starts`, where nothing but one tensor passes: right
     before a layer of VGG, at the beginning of a block of ResNet. A model whose control flow torch.fx cannot trace is
-    one piece, with a warning. Modules that work in place are set not to, so that a piece leaves its input as it was.
+    one piece, with a warning. Modules that work in place keep to it only where a layer or a sum has just made what
+    they overwrite, so that a piece leaves its input as it was.
 
     Args:
-        model: in evaluation mode; its `inplace` flags are cleared.
+        model: in evaluation mode; some of its `inplace` flags are cleared.
         starts: names of modules that are called once.
 
     """
-    for module in model.modules():
-        if getattr(module, "inplace", False):
-            setattr(module, "inplace", False)  # noqa: B010 - a flag that nn.Module's type does not know
     try:
         traced = fx.symbolic_trace(model)
     except (TraceError, TypeError, RuntimeError) as error:
         warnings.warn(f"the network cannot be cut ({error}): each point evaluates the whole of it", stacklevel=2)
         return [model]
+    _spare_inputs(traced)
     pieces = _piece_of_each(list(traced.graph.nodes), starts)
     split = split_module(traced, model, pieces.__getitem__)
     return [piece for _, piece in sorted(split.named_children(), key=lambda item: int(item[0].rpartition("_")[2]))]
+
+
+def _spare_inputs(traced: fx.GraphModule) -> None:
+    """Clear the `inplace` flag of modules that may overwrite a piece's input."""
+    modules = dict(traced.named_modules())
+    for node in traced.graph.nodes:
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        if getattr(module, "inplace", False) and not _makes_its_output(node.args[0], modules):
+            setattr(module, "inplace", False)  # noqa: B010 - a flag that nn.Module's type does not know
+
+
+def _makes_its_output(node: Any, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether what a node gives is a tensor of its own, and never one that it was given."""
+    if node.op == "call_module":
+        return isinstance(modules[str(node.target)], nn.Conv2d | nn.Linear | nn.BatchNorm2d)
+    return node.target in (operator.add, operator.iadd, torch.add)
 
 
 def _piece_of_each(nodes: Sequence[fx.Node], starts: Collection[str]) -> dict[fx.Node, int]:

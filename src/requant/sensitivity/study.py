@@ -23,6 +23,7 @@ from requant import archive
 from requant.clustering import cluster
 from requant.codebook import Codebook
 from requant.compression import place
+from requant.errors import UserError
 from requant.evaluation import Accuracy, Batches, score
 from requant.layers import TensorInfo, describe
 from requant.sensitivity.chain import as_chain, holders
@@ -111,7 +112,8 @@ class Study:
 
     @torch.inference_mode()
     def _measure_teacher(self, teacher: nn.Module) -> tuple[Tensor, list[float]]:
-        """Logits (N, C), and the seconds of each piece; the first batch checks the chain against the network."""
+        """Logits (N, C), and the seconds of each piece."""
+        self._check(teacher, self._inputs[0])
         seconds, logits = [0.0] * len(self._chain), []
         for x in self._inputs:
             for i, piece in enumerate(self._chain):
@@ -119,10 +121,19 @@ class Study:
                 x = piece(x)
                 seconds[i] += time.perf_counter() - started
             logits.append(x.float().cpu())
-        first = self._inputs[0].clone()
-        if not torch.equal(logits[0], teacher(first).float().cpu()) or not torch.equal(first, self._inputs[0]):
-            raise AssertionError("the chain does not compute what the network computes")
         return torch.cat(logits), seconds
+
+    def _check(self, teacher: nn.Module, images_NCHW: Tensor) -> None:
+        """Raise UserError unless the chain gives what the network gives, and no piece changes its input."""
+        x = images_NCHW
+        for piece in self._chain:
+            before = x.clone()
+            output = piece(x)
+            if not torch.equal(before, x):
+                raise UserError("the network overwrites what a part of it was given: make its operations not in place")
+            x = output
+        if not torch.equal(x, teacher(images_NCHW.clone())):
+            raise UserError("the network gives something else each time, or when it is cut: it cannot be studied so")
 
     @torch.inference_mode()
     def _go_to(self, piece: int) -> None:

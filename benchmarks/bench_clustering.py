@@ -1,6 +1,6 @@
 """Clustering against other libraries: seconds, squared error over the optimum, memory; ratios from one run.
 
-python -m benchmarks.bench_clustering [--data NAME]... [--centroids K]... [--limit SECONDS] [--markdown FILE]
+python -m benchmarks.bench_clustering; --help lists how to measure only some, and to write the tables to a file.
 
 Each library clusters each set of arrays in a process of its own, so that its peak memory is its own and what takes too
 long can be ended; what is left out is named. Needs the extras models and peers.

@@ -35,11 +35,9 @@ def draw(results: pd.DataFrame, across: str, name: str) -> None:
     for axis, layer in zip(axes, layers, strict=True):
         for method, (label, marker) in METHODS.items():
             curve = results[(results.layer == layer) & (results.method == method)].sort_values(across)
-            line = "none" if method == "exact" else "-"
-            size = 7 if method == "exact" else 3.5
-            axis.plot(
-                curve[across], curve.error, marker=marker, color=COLOURS[method], label=label, ls=line, lw=1, ms=size
-            ) if len(curve) else None
+            line, size = ("none", 7.0) if method == "exact" else ("-", 3.5)
+            if len(curve):
+                axis.plot(curve[across], curve.error, line, marker=marker, color=COLOURS[method], label=label, ms=size)
         axis.set_title(layer)
         axis.set_yscale("log")
         axis.grid(alpha=0.3, lw=0.5)

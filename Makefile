@@ -4,7 +4,11 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all check format bench teachers clean
+FIGURES := fig05 fig06 fig07 fig08 fig09 fig10 fig11 fig12 fig13 fig14 fig15 fig16
+SMOKE := fig07-smoke fig08-smoke fig09-smoke fig15-smoke fig16-smoke
+
+.PHONY: help setup demo test test-all check format bench teachers report sync clean
+.PHONY: figures $(FIGURES) $(FIGURES:%=%-runs) $(SMOKE)
 .DEFAULT_GOAL := help
 
 help:  ## list every target
@@ -39,12 +43,71 @@ format: setup  ## let ruff mend what it can
 
 bench: setup  ## benchmarks: ratios, both sides in one run
 	$(PY) -m benchmarks.quantize_vgg16
+	$(PY) -m benchmarks.sensitivity
 	$(PY) -m benchmarks.bench_clustering
+	$(PY) -m benchmarks.export
 
 # Each goes on where a killed one was, and is only shown where it is done (outputs/teachers).
 teachers: setup  ## train the two teachers of the CIFAR-10 studies and keep them in experiments/teachers/ (hours; resumable)
 	$(PY) run.py experiment=teacher_vgg16_cifar10
 	$(PY) run.py experiment=teacher_resnet50_cifar10
+
+figures: setup  ## draw every figure whose results.csv is committed (experiments/fig*/figure.png and .pdf)
+	$(PY) -m requant.figures draw
+
+# make fig07 draws one figure; make fig07-runs does its runs, or goes on with them, and collects experiments/fig07*/results.csv.
+$(FIGURES): setup
+	$(PY) -m requant.figures draw $@
+
+fig05-runs fig06-runs fig10-runs fig11-runs: setup
+	$(PY) -m requant.figures collect $(@:-runs=)
+
+fig07-runs fig08-runs: setup
+	$(PY) run.py experiment=fig07_08_vgg16
+	$(PY) run.py experiment=fig07_08_vgg16 'sensitivity.kinds=[bias]' 'sensitivity.layers=[1-16]'
+	$(PY) -m requant.figures collect $(@:-runs=)
+
+fig12-runs fig13-runs: setup
+	$(PY) run.py experiment=fig12_13_resnet50
+	$(PY) -m requant.figures collect $(@:-runs=)
+
+fig09-runs: setup
+	$(PY) run.py -m experiment=fig09_vgg16 centroids=8,16,32,64,128,256
+	$(PY) -m requant.figures collect fig09
+
+fig14-runs: setup
+	$(PY) run.py -m experiment=fig14_resnet50 centroids=16,32,64,128,256
+	$(PY) -m requant.figures collect fig14
+
+fig15-runs fig16-runs: setup
+	$(PY) run.py -m experiment=fig15_16_vgg16 seed=0,1,2
+	$(PY) -m requant.figures collect $(@:-runs=)
+
+# The whole chain on embedded data, small: run, collect, draw (outputs/smoke/figures). It shows that it works, nothing else.
+SMOKE_RUN := $(PY) run.py teacher.epochs=2 data.train_limit=600 data.limit=200 unlabeled.limit=200 retrain.epochs=2 out=outputs/smoke
+SMOKE_DRAW = $(PY) -m requant.figures --experiments outputs/smoke/figures
+
+fig07-smoke fig08-smoke: setup
+	$(SMOKE_RUN) name=fig07_08_vgg16 task=sensitivity 'sensitivity.centroids=[2,8,32]'
+	$(SMOKE_DRAW) collect $(@:-smoke=) --runs outputs/smoke
+	$(SMOKE_DRAW) draw $(@:-smoke=)
+
+fig09-smoke: setup
+	$(SMOKE_RUN) name=fig09_vgg16 retrain@baseline=none
+	$(SMOKE_DRAW) collect fig09 --runs outputs/smoke
+	$(SMOKE_DRAW) draw fig09
+
+fig15-smoke fig16-smoke: setup
+	$(SMOKE_RUN) name=fig15_16_vgg16
+	$(SMOKE_DRAW) collect $(@:-smoke=) --runs outputs/smoke
+	$(SMOKE_DRAW) draw $(@:-smoke=)
+
+report: setup  ## report.html: all runs below outputs/ (RUNS=<folder> for others) as one page
+	$(PY) -m requant report $(or $(RUNS),outputs) --out report.html
+
+# Each run is uploaded under the hash of its settings, so that one that went on goes on there too.
+sync: setup  ## upload the offline wandb runs below outputs/ (RUNS=<folder> for others); needs `wandb login`
+	find $(or $(RUNS),outputs) -type d -name 'offline-run-*' -prune -exec $(VENV)/bin/wandb sync {} +
 
 clean:  ## remove .venv and caches (not outputs/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

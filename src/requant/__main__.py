@@ -103,7 +103,23 @@ def _runs(chosen: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"inspect": _inspect, "verify": _verify, "diff": _diff, "export": _export, "runs": _runs}
+def _report(chosen: argparse.Namespace) -> int:
+    from requant.listing import terminal
+    from requant.webpage import write_page
+
+    count = write_page(chosen.folder, chosen.out)
+    terminal().print(f"{escape(str(chosen.out))}: {count} runs, {chosen.out.stat().st_size:,} bytes", soft_wrap=True)
+    return 0
+
+
+_COMMANDS = {
+    "inspect": _inspect,
+    "verify": _verify,
+    "diff": _diff,
+    "export": _export,
+    "runs": _runs,
+    "report": _report,
+}
 
 _RUN_KEYS = """keys, for --sort and --where (--csv writes all of them):
   settings  experiment model data clustering centroids storage retrain
@@ -129,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_diff(commands)
     _add_export(commands)
     _add_runs(commands)
+    _add_report(commands)
     return parser
 
 
@@ -171,12 +188,25 @@ def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         epilog=_RUN_KEYS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument(
-        "folder", type=Path, nargs="?", default=Path("outputs"), metavar="FOLDER", help="default: outputs"
-    )
+    _add_folder(command)
     command.add_argument("--sort", default="path", metavar="KEY", help="the lowest first (default: path)")
     command.add_argument("--where", default="", metavar="CONDITIONS", help="only runs for which all of these hold")
     command.add_argument("--csv", type=Path, metavar="FILE", help="write these runs, with every key, as CSV")
+
+
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "draw the finished runs below a folder as one HTML page, to be opened in a browser"
+    command = commands.add_parser("report", help=text, description=_sentence(text))
+    _add_folder(command)
+    command.add_argument(
+        "--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default: report.html)"
+    )
+
+
+def _add_folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "folder", type=Path, nargs="?", default=Path("outputs"), metavar="FOLDER", help="default: outputs"
+    )
 
 
 def _sentence(text: str) -> str:

@@ -3,10 +3,11 @@
 import copy
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -14,20 +15,24 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from requant import archive, assembly
+from requant.auto import Grids, fit_size, grids_for, in_units
+from requant.codebook import Codebook
 from requant.compression import Compressed, check_placed, compress, place
 from requant.config import Config, RetrainConfig, all_settings
 from requant.data import LabelledImages, loader
 from requant.evaluation import Accuracy, outputs, score
 from requant.figures.run import draw_run
 from requant.layers import describe
-from requant.layout import RESULT
+from requant.layout import POINTS, RESULT
 from requant.models import checksum, example_input
 from requant.plan import resolve
 from requant.progress import console
+from requant.reconstruction import batches_of, reconstruct
 from requant.report import print_result
 from requant.results import findings, read_result, summary, write_result
 from requant.retraining import History, retrain, retrain_with_labels
 from requant.runs import claimed, provenance, run_folder, settings_hash, state
+from requant.sensitivity import Study, Table, grid, measure_all
 from requant.teacher import keep_teacher
 from requant.tracking import Tracker, tracking
 
@@ -65,6 +70,7 @@ class Run:
     test: LabelledImages
     teacher: nn.Module
     compressed: Compressed
+    grids: Grids | None
     seconds: dict[str, float]
     teacher_outputs: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     reports: dict[str, archive.ArchiveReport] = field(default_factory=dict)
@@ -106,33 +112,88 @@ def _compress(settings: Config, folder: Path) -> Path:
     with _timed(seconds, "teacher"):
         teacher = assembly.teacher(settings)
     with _timed(seconds, "cluster"):
-        compressed = _quantize(settings, folder, teacher)
+        found = _grids(settings, teacher) if settings.plan.method == "auto" else None
+        compressed = _quantize(settings, folder, teacher) if found is None else _at_size(settings, found)
     teacher.to(assembly.device(settings))
-    job = Run(settings, folder, test, teacher, compressed, seconds)
+    job = Run(settings, folder, test, teacher, compressed, found, seconds)
     if _is_main():
-        _store(job, "quantized", compressed.model)
+        _store(job, "quantized", compressed.model, compressed.codebooks)
         _measure_teacher(job)
         _measure(job, "quantized")
+    final = compressed
     with _tracker(job) as tracker:
         for name, recipe in todo.items():
-            student = copy.deepcopy(compressed.model)
+            student, codebooks = copy.deepcopy(compressed.model), compressed.codebooks
             with _timed(seconds, name):
-                job.histories[name] = _retrain(job, name, recipe, student, images[name], tracker)
+                if recipe.method == "reconstruct":
+                    student, codebooks = _reconstruct(job, name, recipe, images[name])
+                else:
+                    job.histories[name] = _retrain(job, name, recipe, student, images[name], tracker)
             if _is_main():
-                _store(job, name, student)
+                _store(job, name, student, codebooks)
                 _measure(job, name)
+            if name == "retrained":
+                final = replace(compressed, codebooks=codebooks)
         if not _is_main():
             return folder / RESULT
         looked_at = {"test": test, **images}
         result = _header(settings, seconds) | {
             "images": {name: {"n": len(found), "skipped": list(found.skipped)} for name, found in looked_at.items()},
-            **findings(compressed, job.reports, job.accuracy, job.histories),
+            **findings(final, job.reports, job.accuracy, job.histories),
         }
         tracker.summarise(summary(result))
+        if settings.logger.artifact:
+            tracker.keep(folder / f"{'retrained' if 'retrained' in job.reports else 'quantized'}.h5")
     return _finish(folder, result)
 
 
-_TASKS = {"compress": _compress, "teacher": _train_teacher}
+def _measure_sensitivity(settings: Config, folder: Path) -> Path:
+    """task=sensitivity: the grid's points into points.csv; those that are there already are skipped."""
+    seconds: dict[str, float] = {}
+    network = assembly.architecture(settings)
+    test = loader(assembly.test_images(settings), settings.data.batch_size, shuffle=False, shard=False)
+    with _timed(seconds, "teacher"):
+        teacher = assembly.teacher(settings).to(assembly.device(settings))
+        study = Study(
+            teacher,
+            example_input(network),
+            test,
+            method=settings.clustering.method,
+            storage=settings.storage.method,
+            architecture=network.to_dict(),
+        )
+    wanted = settings.sensitivity
+    points = grid(study.tensors, wanted.kinds, wanted.layers, wanted.centroids)
+    header = _header(settings, seconds)
+    table = Table(folder / POINTS, _shared_columns(header, study))
+    with _timed(seconds, "points"):
+        measure_all(study, [point for point in points if point not in table.done], table)
+    size = {"original_bytes": study.original_bytes}
+    result = header | {"accuracy": {"teacher": study.teacher.to_dict()}, "points": len(table), **size}
+    path = write_result(folder, result)
+    print_result(result, folder)
+    return path
+
+
+def _shared_columns(header: dict[str, Any], study: Study) -> dict[str, Any]:
+    """Where a point's row comes from."""
+    config, versions, machine = header["config"], header["versions"], header["machine"]
+    return {
+        "teacher_correct": study.teacher.correct,
+        "original_bytes": study.original_bytes,
+        "model": config["model"]["name"],
+        "data": config["data"]["name"],
+        "clustering": config["clustering"]["method"],
+        "storage": config["storage"]["method"],
+        "seed": config["seed"],
+        "hash": header["hash"],
+        "git": header["git"],
+        "versions": " ".join(f"{name}={versions[name]}" for name in ("requant", "python", "torch", "numpy", "h5py")),
+        "machine": f"{machine['cpu']}, {machine['threads']} threads",
+    }
+
+
+_TASKS = {"compress": _compress, "teacher": _train_teacher, "sensitivity": _measure_sensitivity}
 
 
 def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
@@ -149,14 +210,43 @@ def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     return Compressed(student, codebooks, resolve(rules, tensors, method), tensors)
 
 
-def _store(job: Run, name: str, student: nn.Module) -> None:
+def _grids(settings: Config, teacher: nn.Module) -> Grids:
+    """plan=auto: steps for each layer's weights, by what rounding it does to the outputs on unlabeled images."""
+    example = example_input(assembly.architecture(settings))
+    return grids_for(
+        teacher,
+        example,
+        assembly.unlabeled_images(settings),
+        settings.plan.images,
+        lambda found: assembly.target_bytes(settings, found.original_bytes),
+        settings.seed,
+    )
+
+
+def _at_size(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> Compressed:
+    """plan=auto: the network at the size that the settings ask for, on grids; reconstructed where there are images."""
+    target = assembly.target_bytes(settings, found.original_bytes)
+
+    def size(compressed: Compressed) -> int:
+        model, codebooks = in_units(found, compressed.model, compressed.codebooks)
+        architecture = assembly.architecture(settings).to_dict()
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "network.h5"
+            return archive.save(path, model, codebooks, storage="entropy", architecture=architecture).bytes
+
+    return fit_size(found, size, target, batches)
+
+
+def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, Codebook]) -> None:
     """Store a student; its quantized tensors must still be on their centroids."""
-    check_placed(student, job.compressed.codebooks)
+    check_placed(student, codebooks)
+    if job.grids is not None:
+        student, codebooks = in_units(job.grids, student, codebooks)
     with _timed(job.seconds, "store"):
         job.reports[name] = archive.save(
             job.folder / f"{name}.h5",
             student,
-            job.compressed.codebooks,
+            codebooks,
             storage=job.settings.storage.method,
             architecture=assembly.architecture(job.settings).to_dict(),
             provenance={
@@ -208,6 +298,21 @@ def _retrain(job: Run, name: str, recipe: RetrainConfig, student: nn.Module, ima
         label="retrain without labels",
         **common,
     )
+
+
+def _reconstruct(job: Run, name: str, recipe: RetrainConfig, images: Any) -> tuple[nn.Module, dict[str, Codebook]]:
+    """retrain=reconstruct: a student whose weights are chosen anew, layer by layer, and its codebooks."""
+    started = time.perf_counter()
+    device = assembly.device(job.settings)
+    batches = [batch.to(device) for batch in batches_of(images, recipe.images, recipe.batch_size)]
+    if job.grids is None:
+        student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches)
+    else:
+        found = _at_size(job.settings, job.grids, batches)
+        student, codebooks = found.model, found.codebooks
+    seen = sum(len(batch) for batch in batches)
+    job.histories[name] = History([], time.perf_counter() - started, seen)
+    return student, codebooks
 
 
 def _tracker(job: Run) -> AbstractContextManager[Tracker]:

@@ -48,6 +48,15 @@ def clustering_options(settings: Config) -> dict[str, Any]:
     return given
 
 
+def target_bytes(settings: Config, original: int) -> int:
+    """plan=auto: the size of the file, of an original of so many bytes."""
+    target = settings.target
+    if target.size_mb is not None:
+        return round(1e6 * target.size_mb)
+    assert target.reduction is not None
+    return round(original * (1 - target.reduction))
+
+
 def rules(settings: Config) -> list[Rule]:
     """The plan's rules."""
     return [Rule.from_mapping(rule, position) for position, rule in enumerate(settings.plan.rules, start=1)]

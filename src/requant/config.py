@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from requant.errors import ConfigError
+from requant.kinds import KINDS
 from requant.recipe import Recipe, choice, fraction, positive
 
 
@@ -62,7 +63,10 @@ class RetrainConfig(Recipe):
     """How the quantized network is retrained."""
 
     method: str = "proposed"
-    """proposed (match the teacher on unlabeled images), conventional (labels), none."""
+    """proposed (match the teacher on unlabeled images), reconstruct (layer by layer, by choosing other centroids, on
+    unlabeled images), conventional (labels), none."""
+    images: int = 128
+    """reconstruct: how many unlabeled images it looks at."""
     trainable: str = "all"
     """all (everything not quantized) or last_layer (of that, what belongs to the last layer)."""
     loss: str = "kl"
@@ -82,13 +86,13 @@ class RetrainConfig(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("retrain.method", self.method, ("proposed", "conventional", "none"))
+        choice("retrain.method", self.method, ("proposed", "reconstruct", "conventional", "none"))
         choice("retrain.trainable", self.trainable, ("all", "last_layer"))
         choice("retrain.loss", self.loss, ("kl", "mse", "ce"))
         choice("retrain.statistics", self.statistics, ("update", "keep"))
         choice("retrain.teacher_outputs", self.teacher_outputs, ("once", "live"))
         choice("retrain.front", self.front, ("once", "live"))
-        positive(**{"retrain.temperature": self.temperature})
+        positive(**{"retrain.temperature": self.temperature, "retrain.images": self.images})
 
 
 @dataclass
@@ -140,11 +144,39 @@ class UnlabeledConfig:
 
 @dataclass
 class PlanConfig:
-    """Which tensors get how many centroids: the first rule that matches a tensor decides."""
+    """Which tensors get how many centroids."""
 
-    rules: list[Any] = MISSING
+    method: str = "rules"
+    """rules, or auto (each layer's weights on a grid as fine as its place in the network asks for, at the size that
+    `target` sets)."""
+    images: int = 128
+    """auto: how many unlabeled images tell what a layer's weights are worth."""
+    rules: list[Any] = field(default_factory=list)
     """Each {layers: "14-15", kind: weight, name: <regex>, centroids: 32, method: kmeans}, of which one of
-    layers, kind, name at least."""
+    layers, kind, name at least; the first rule that matches a tensor decides."""
+
+    def __post_init__(self) -> None:
+        choice("plan.method", self.method, ("rules", "auto"))
+        positive(**{"plan.images": self.images})
+        if self.method == "auto" and self.rules:
+            raise ConfigError("plan.method=auto finds its plan by itself: leave plan.rules empty")
+
+
+@dataclass
+class TargetConfig:
+    """plan=auto: the size that the file shall have."""
+
+    size_mb: float | None = None
+    """Megabytes (1,000,000 bytes); comes before `reduction`."""
+    reduction: float | None = None
+    """The share of the original's bytes (four a parameter) that shall be saved, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        positive(**{"target.size_mb": self.size_mb})
+        if self.reduction is not None and not 0 < self.reduction < 1:
+            raise ConfigError(
+                f"target.reduction={self.reduction}: must lie between 0 and 1; 0.9 means a tenth of the size"
+            )
 
 
 @dataclass
@@ -167,6 +199,24 @@ class StorageConfig:
 
     method: str = "packed"
     """gzip (the paper's), packed (ceil(log2 k) bits an index) or entropy (as few bits as their distribution allows)."""
+
+
+@dataclass
+class SensitivityConfig:
+    """task=sensitivity: which networks are measured: all tensors of a kind in some layers clustered, all else left."""
+
+    kinds: list[str] = field(default_factory=lambda: ["weight"])
+    """Of weight, bias, bn_alpha, bn_beta, bn_mean, bn_std."""
+    layers: list[str] = field(default_factory=lambda: ["each"])
+    """As in a plan's rules, e.g. [each,"14-15"]; `each` stands for every layer that has the kind, alone."""
+    centroids: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128, 256])
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds:
+            choice("sensitivity.kinds", kind, KINDS)
+        for k in self.centroids:
+            if not 1 <= k <= 256:
+                raise ConfigError(f"sensitivity.centroids={self.centroids}: each must be from 1 to 256, not {k}")
 
 
 @dataclass
@@ -201,6 +251,8 @@ class LoggerConfig:
     project: str = _aside("requant")
     mode: str = _aside("offline")
     """wandb's mode: offline, online, disabled."""
+    artifact: bool = _aside(False)
+    """wandb: upload the compressed network too."""
 
     def __post_init__(self) -> None:
         choice("logger.name", self.name, ("csv", "wandb"))
@@ -212,7 +264,7 @@ class Config:
     """All settings of one run."""
 
     task: str = "compress"
-    """compress, or teacher (only train and keep the teacher)."""
+    """compress, teacher (only train and keep the teacher), or sensitivity (one layer at a time, at each k)."""
     centroids: Any = 8
     """k: clusters a tensor, where a rule says ${centroids}."""
     seed: int = 0
@@ -223,10 +275,12 @@ class Config:
     data: DataConfig = MISSING
     unlabeled: UnlabeledConfig = MISSING
     plan: PlanConfig = MISSING
+    target: TargetConfig = field(default_factory=TargetConfig)
     clustering: ClusteringConfig = MISSING
     storage: StorageConfig = MISSING
     retrain: RetrainConfig = MISSING
     baseline: RetrainConfig = MISSING
+    sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
     trainer: TrainerConfig = MISSING
     logger: LoggerConfig = MISSING
     force: bool = _aside(False)
@@ -237,7 +291,7 @@ class Config:
     """The folder for runs."""
 
     def __post_init__(self) -> None:
-        choice("task", self.task, ("compress", "teacher"))
+        choice("task", self.task, ("compress", "teacher", "sensitivity"))
         if not isinstance(self.centroids, int) or not 1 <= self.centroids <= 256:
             raise ConfigError(
                 f"centroids={self.centroids}: must be a whole number from 1 to 256; "
@@ -245,10 +299,22 @@ class Config:
             )
         if self.baseline.method == "proposed":
             raise ConfigError("baseline.method=proposed: the baseline is conventional or none; set retrain=proposed")
+        if self.plan.method == "auto":
+            self._check_auto()
+        if self.baseline.method == "reconstruct":
+            raise ConfigError("baseline.method=reconstruct: it is conventional or none; set retrain=reconstruct")
         if self.task == "teacher" and self.model.weights != "trained":
             raise ConfigError(f"task=teacher trains weights, but model.weights={self.model.weights}: set it to trained")
         if self.teacher.keep is not None and not self.teacher.keep.endswith(".safetensors"):
             raise ConfigError(f"teacher.keep={self.teacher.keep}: must end in .safetensors")
+
+    def _check_auto(self) -> None:
+        if self.target.size_mb is None and self.target.reduction is None:
+            raise ConfigError("plan=auto needs a size: set target.size_mb=<megabytes> or target.reduction=<0 to 1>")
+        if self.storage.method != "entropy":
+            raise ConfigError(f"plan=auto needs entropy coding, not storage={self.storage.method}: set storage=entropy")
+        if self.trainer.devices * self.trainer.num_nodes > 1:
+            raise ConfigError("plan=auto works in one process: set trainer.devices=1")
 
 
 def register() -> None:

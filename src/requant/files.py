@@ -30,6 +30,12 @@ def replacing(path: Path) -> Iterator[Path]:
             unfinished.unlink()
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes had begun to write below a folder that nobody else works in (see `replacing`)."""
+    for unfinished in folder.rglob(".*.tmp"):
+        unfinished.unlink()
+
+
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
     """Hold a lock file; while another process holds it, say so and wait. A killed process holds nothing.

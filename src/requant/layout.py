@@ -3,3 +3,4 @@
 RESULT = "result.json"  # written last: it marks the run as done
 SETTINGS = "settings.json"
 LOCK = ".lock"
+POINTS = "points.csv"  # task=sensitivity: a row a point

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from requant.progress import console
-from requant.results import STUDENTS
+from requant.results import STUDENTS, described
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
@@ -25,7 +25,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
     config = result["config"]
     title = f"{config['model']['name']} on {config['data']['name']}"
     if "size" in result:
-        title += f": {config['clustering']['method']}, k = {config['centroids']}, {config['storage']['method']}"
+        title += f": {described(config)}, {config['storage']['method']}"
     table = Table(
         title=title,
         title_justify="left",

@@ -45,14 +45,30 @@ def collect(folder: Path) -> pd.DataFrame:
 
 def table(paths: Iterable[Path]) -> pd.DataFrame:
     """One row for each result.json."""
-    return pd.DataFrame([_row_of(path) for path in paths])
+    return pd.DataFrame([read_run(path)[1] | {"path": str(path)} for path in paths])
 
 
-def _row_of(path: Path) -> dict[str, Any]:
+def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A result.json, and it in one line (see `row`). Raises UserError where it is damaged or something else."""
+    result = read_result(path)
     try:
-        return row(read_result(path)) | {"path": str(path)}
+        return result, row(result)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no result of requant ({error!r}): move it away") from error
+
+
+def method(config: Mapping[str, Any]) -> str:
+    """How the weights were grouped: by `auto`, or the clustering's name."""
+    automatic = config["plan"].get("method") == "auto"
+    return "auto" if automatic else str(config["clustering"]["method"])
+
+
+def described(config: Mapping[str, Any]) -> str:
+    """Method and size, for titles: `kmeans, k = 16` or `auto, 1.55 MB`."""
+    if method(config) != "auto":
+        return f"{method(config).replace('_', ' ')}, k = {config['centroids']}"
+    target = config["target"]
+    return "auto, " + (f"{target['size_mb']} MB" if target["size_mb"] else f"-{100 * target['reduction']:g} %")
 
 
 def row(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,8 +78,8 @@ def row(result: Mapping[str, Any]) -> dict[str, Any]:
         "experiment": config["name"],
         "model": config["model"]["name"],
         "data": config["data"]["name"],
-        "clustering": config["clustering"]["method"],
-        "centroids": config["centroids"],
+        "clustering": method(config),
+        "centroids": None if method(config) == "auto" else config["centroids"],
         "storage": config["storage"]["method"],
         "retrain": config["retrain"]["method"],
         "unlabeled": config["unlabeled"]["name"],
@@ -77,6 +93,13 @@ def row(result: Mapping[str, Any]) -> dict[str, Any]:
         accuracy = result["accuracy"].get(student) or {}
         flat |= {f"{student}_{key}": accuracy.get(key) for key in ("top1", "correct", "n", "agreement", "kl")}
     return flat
+
+
+def final(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`row`, and the figures of the network that the run ends with: the retrained one, else the quantized one."""
+    ends = (name for name in ("retrained", "quantized") if row[f"{name}_top1"] is not None)
+    student = next(ends, "teacher")
+    return {**row, **{key: row[f"{student}_{key}"] for key in ("top1", "agreement", "n")}}
 
 
 def findings(
@@ -122,7 +145,10 @@ def _plan(compressed: Compressed, final: ArchiveReport) -> list[dict[str, Any]]:
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, float]:
-    """The paper's quantities of a run, flat."""
+    """The paper's quantities of a run, flat.
+
+    `top1` and `agreement` are those of the network that it ends with; `layer_bytes_<number>` counts what is clustered.
+    """
     size = result["size"]
     final = size["retrained_bytes"] or size["quantized_bytes"]
     flat = {
@@ -133,4 +159,22 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
     }
     for name, found in result["accuracy"].items():
         flat |= {f"{name}_top1": found["top1"], f"{name}_agreement": found["agreement"]}
+    ending = result["accuracy"].get("retrained") or result["accuracy"]["quantized"]
+    flat |= {"top1": ending["top1"], "agreement": ending["agreement"]}
+    for tensor in result.get("plan", []):
+        if tensor["layer"] is not None:
+            key = f"layer_bytes_{tensor['layer']:02}"
+            flat[key] = flat.get(key, 0) + tensor["bytes"]
+    return flat
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys, as they are typed: {"model.name": ...}.
+
+    >>> flattened({"model": {"name": "vgg16"}, "seed": 0})
+    {'model.name': 'vgg16', 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat

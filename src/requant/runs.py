@@ -17,17 +17,25 @@ from typing import Any
 from requant.config import Config, all_settings, result_settings
 from requant.data import fingerprint
 from requant.errors import ConfigError, WeightsError
-from requant.files import exclusive, write_json
+from requant.files import exclusive, remove_unfinished, write_json
 from requant.layout import LOCK, RESULT, SETTINGS
+
+_UNUSED = {
+    "compress": ("sensitivity",),
+    "sensitivity": ("centroids", "plan", "unlabeled", "retrain", "baseline"),
+}
+"""By task, settings that cannot change its result."""
 
 
 def settings_hash(settings: Config) -> str:
     """16 hex digits over the settings that can change the result.
 
-    A file of weights counts by its bytes, a folder of images by its files' names and sizes. Training a teacher depends
-    on fewer settings than compressing does.
+    A file of weights counts by its bytes, a folder of images by its files' names and sizes. Training a teacher
+    or measuring sensitivities depends on fewer settings than compressing does.
     """
-    return teacher_hash(settings) if settings.task == "teacher" else _hash(_identity(settings))
+    if settings.task == "teacher":
+        return teacher_hash(settings)
+    return _hash({key: value for key, value in _identity(settings).items() if key not in _UNUSED[settings.task]})
 
 
 def teacher_hash(settings: Config) -> str:
@@ -43,13 +51,22 @@ def teacher_hash(settings: Config) -> str:
 def run_folder(settings: Config) -> Path:
     """<out>/<experiment>/<model>-<data>/<key settings>-<hash>."""
     model = re.sub(r"[^\w.-]+", "-", settings.model.name)
-    key = [settings.clustering.method, f"k{settings.centroids}", settings.storage.method, settings.retrain.method]
-    if settings.retrain.method == "proposed":
+    key = [*_compression(settings), settings.storage.method, settings.retrain.method]
+    if settings.retrain.method in ("proposed", "reconstruct"):
         key.append(settings.unlabeled.name)
     if settings.task == "teacher":
         key = ["teacher"]
+    if settings.task == "sensitivity":
+        key = ["sensitivity", *settings.sensitivity.kinds, settings.clustering.method, settings.storage.method]
     name = "-".join([*key, f"s{settings.seed}", settings_hash(settings)])
     return Path(settings.out) / settings.name / f"{model}-{settings.data.name}" / name
+
+
+def _compression(settings: Config) -> list[str]:
+    if settings.plan.method != "auto":
+        return [settings.clustering.method, f"k{settings.centroids}"]
+    target = settings.target
+    return ["auto", f"{target.size_mb:g}mb" if target.size_mb is not None else f"{target.reduction:g}"]
 
 
 def state(folder: Path) -> str:
@@ -62,12 +79,13 @@ def claimed(folder: Path, settings: Config) -> Iterator[None]:
     """Have the run's folder to oneself: another process that works there is waited for.
 
     The folder is made and its settings are written; one that was made with other settings is refused. With
-    settings.force it is emptied first.
+    settings.force it is emptied first. What a killed process had not finished writing is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK):
         if settings.force:
             _empty(folder)
+        remove_unfinished(folder)
         mark, expected = folder / SETTINGS, settings_hash(settings)
         if mark.exists() and (found := json.loads(mark.read_text()).get("hash")) != expected:
             raise ConfigError(

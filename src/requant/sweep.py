@@ -19,7 +19,7 @@ from requant.layout import RESULT
 from requant.listing import runs_tables
 from requant.pool import Command, Outcome, run_all
 from requant.progress import console
-from requant.results import table
+from requant.results import final, read_run, table
 from requant.runs import run_folder, state
 
 _RANKS = re.compile(
@@ -60,6 +60,14 @@ def job(overrides: list[str], config: DictConfig | Exception) -> Job | Mistake:
         return Job(overrides, settings, run_folder(settings))
     except Exception as error:  # whatever it is, it is this run's alone
         return Mistake(overrides, error)
+
+
+def figures(found: Job | Mistake) -> tuple[int, float] | None:
+    """Bytes on disk and top-1 of the network that a run ended with; None where it did not end."""
+    if isinstance(found, Mistake) or state(found.folder) != "done":
+        return None
+    row = final(read_run(found.folder / RESULT)[1])
+    return row["bytes"], row["top1"]
 
 
 def sweep(found: Sequence[Job | Mistake], hydra: Sequence[str], max_parallel: int | None = None) -> UserError | None:

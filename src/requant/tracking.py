@@ -7,6 +7,8 @@ from typing import Any, Literal, cast
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from requant.results import flattened
+
 Mode = Literal["online", "offline", "disabled"]
 
 
@@ -24,6 +26,11 @@ class Tracker:
         """The run's final figures, flat."""
         if self.run is not None:
             self.run.summary.update(dict(figures))
+
+    def keep(self, path: Path) -> None:
+        """Upload a file with the run, as the artifact <name of the file>-<run id>."""
+        if self.run is not None:
+            self.run.log_artifact(str(path), name=f"{path.stem}-{self.run.id}", type="network")
 
 
 @contextmanager
@@ -50,21 +57,13 @@ def tracking(
         id=identity,
         resume="allow",
         dir=folder,
-        config=_flat(settings),
+        config=flattened(settings),
     )
+    for training in ("retrained", "conventional"):  # a resumed run logs its steps anew, its epochs only once
+        run.define_metric(f"{training}-*", step_metric=f"{training}-epoch")
     failed = True
     try:
         yield Tracker(run)
         failed = False
     finally:
         run.finish(exit_code=int(failed))
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

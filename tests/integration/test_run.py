@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -171,38 +170,6 @@ def test_a_sweep_makes_a_result_a_job_and_one_table(cache: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_to_the_same_results(cache: Path, tmp_path: Path) -> None:
-    """Killed at random moments, jobs and all, until it is through."""
-    sweep = ("-m", *QUICK, "centroids=2,4", "seed=0,1", "retrain.epochs=3")
-    run(cache, tmp_path / "whole", *sweep)
-    draws = random.Random(0)
-    for _ in range(40):
-        command = [sys.executable, str(ROOT / "run.py"), *sweep, f"out={tmp_path / 'cut'}"]
-        started = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {"REQUANT_CACHE": str(cache)}, stdout=subprocess.DEVNULL
-        )
-        try:
-            started.wait(draws.uniform(8, 25))
-            break
-        except subprocess.TimeoutExpired:
-            for child in [started.pid, *descendants(started.pid)]:
-                os.kill(child, signal.SIGKILL)
-            started.wait()
-    run(cache, tmp_path / "cut", *sweep)
-    whole, cut = results(tmp_path / "whole"), results(tmp_path / "cut")
-    assert len(whole) == 4
-    assert [without_times(result) for result in whole] == [without_times(result) for result in cut]
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes below a process, from /proc."""
-    children = [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
-    return [found for child in children for found in (child, *descendants(child))]
-
-
-@pytest.mark.slow
 def test_a_sweep_over_runs_of_two_processes(cache: Path, tmp_path: Path) -> None:
     overrides = ("trainer=ddp_cpu", "centroids=4,8", "retrain.epochs=1", "retrain@baseline=none")
     run(cache, tmp_path, "-m", *QUICK, *overrides)
@@ -288,3 +255,36 @@ def test_help_explains_groups_and_settings(cache: Path, tmp_path: Path) -> None:
         "force=true",
     ):
         assert word in printed
+
+
+def test_an_automatic_plan_meets_its_size_without_labels(cache: Path, tmp_path: Path) -> None:
+    command = ["plan=auto", "target.size_mb=0.03", "retrain=reconstruct", "retrain@baseline=none", *QUICK]
+    printed = run(cache, tmp_path, *command, "unlabeled.limit=500").stdout
+    (result,) = results(tmp_path)
+    (path,) = tmp_path.rglob("retrained.h5")
+    assert abs(path.stat().st_size - 30_000) <= 300
+    assert abs(result["size"]["quantized_bytes"] - 30_000) <= 300
+    assert "auto, 0.03 MB" in printed
+    assert "auto-0.03mb-entropy-reconstruct" in str(path)
+    accuracy = result["accuracy"]
+    assert accuracy["retrained"]["kl"] < accuracy["quantized"]["kl"]
+    stored = read(path)
+    check_placed(load(path), stored.codebooks)
+    assert {entry["name"]: entry["centroids"] for entry in result["plan"]} == {
+        name: book.k for name, book in stored.codebooks.items()
+    }
+
+
+def test_a_plan_of_rules_can_be_reconstructed(cache: Path, tmp_path: Path) -> None:
+    command = [
+        "plan=weights",
+        "clustering=kmeans",
+        "centroids=4",
+        "retrain=reconstruct",
+        "retrain@baseline=none",
+        *QUICK,
+    ]
+    run(cache, tmp_path, *command, "unlabeled.limit=500")
+    (result,) = results(tmp_path)
+    assert result["accuracy"]["retrained"]["kl"] < 0.5 * result["accuracy"]["quantized"]["kl"]
+    assert result["retrain"]["images_seen"] == 128

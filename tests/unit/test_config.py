@@ -30,6 +30,11 @@ def test_every_file_composes(group: str, option: str) -> None:
         Rule.from_mapping(rule, position)
 
 
+def test_an_automatic_plan_is_stored_by_entropy_coding() -> None:
+    assert settings("plan=auto", "storage=gzip").storage.method == "entropy"
+    assert settings("plan=auto", "target.size_mb=0.5").target.reduction == 0.9  # the size comes first
+
+
 def test_every_group_has_a_header() -> None:
     for group, option in OPTIONS:
         first = (CONF / group / f"{option}.yaml").read_text().splitlines()[0]
@@ -62,6 +67,15 @@ def test_every_group_has_a_header() -> None:
         ("trainer.strategy=dpp", "auto, ddp"),
         ("trainer.threads=-1", "above 0"),
         ("task=teacher model.weights=none", "set it to trained"),
+        ("plan.method=automatic", "rules, auto"),
+        ("plan=auto target.reduction=null", r"set target\.size_mb"),
+        ("plan=auto target.reduction=1.5", "between 0 and 1"),
+        ("plan=auto target.size_mb=0", "above 0"),
+        ("plan=auto storage.method=packed", "storage=entropy"),
+        ("plan=auto plan.rules=[{kind:weight,centroids:4}]", "by itself"),
+        ("plan=auto trainer.devices=2", "one process"),
+        ("retrain=reconstruct retrain.images=0", "above 0"),
+        ("baseline.method=reconstruct", "conventional or none"),
     ],
 )
 def test_wrong_values_are_refused(override: str, message: str) -> None:

@@ -257,6 +257,15 @@ def test_the_curve_is_a_csv_with_every_epoch(tmp_path: Path) -> None:
     assert [float(line.split(",")[1]) for line in lines[1:]] == [entry["loss"] for entry in history.curve]
 
 
+def test_a_training_killed_after_its_last_checkpoint_keeps_its_whole_curve(tmp_path: Path) -> None:
+    first = retrain(network(), network(1), images(), recipe=RECIPE, folder=tmp_path)
+    whole = (tmp_path / "metrics.csv").read_text()
+    (tmp_path / "metrics.csv").unlink()
+    again = retrain(network(), network(1), images(), recipe=RECIPE, folder=tmp_path)
+    assert again.curve == first.curve
+    assert (tmp_path / "metrics.csv").read_text() == whole
+
+
 def test_a_teacher_of_the_callers_keeps_mode_and_gradients() -> None:
     teacher = network(1).train()
     for how in ("once", "live"):

@@ -46,6 +46,14 @@ def test_the_folder_tells_the_key_settings() -> None:
     assert folder.name.startswith("equal_population-k16-packed-proposed-digits-s0-")
 
 
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "retrained").mkdir()
+    for name in (".quantized.h5.123.tmp", "retrained/.last.ckpt.123.tmp", "retrained/last.ckpt"):
+        (tmp_path / name).touch()
+    with claimed(tmp_path, settings()):
+        assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"last.ckpt", "settings.json", ".lock"}
+
+
 def test_a_folder_belongs_to_one_set_of_settings(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert state(folder) == "new"

@@ -40,7 +40,7 @@ class ProcessLauncher(Launcher):
         del initial_job_idx
         from requant.sweep import job, sweep  # late: Hydra imports every plugin at every start
 
-        jobs = [job(list(overrides), self._compose(overrides)) for overrides in job_overrides]
+        jobs = [job(list(overrides), compose(self.context, self.config, overrides)) for overrides in job_overrides]
         error = sweep(jobs, list(self.config.hydra.overrides.hydra), self.max_parallel)
         status = JobStatus.COMPLETED if error is None else JobStatus.FAILED
         return [
@@ -48,12 +48,13 @@ class ProcessLauncher(Launcher):
             for overrides in job_overrides
         ]
 
-    def _compose(self, overrides: Sequence[str]) -> Any:
-        """The job's own config, or the error that composing it raised."""
-        try:
-            config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-        except Exception as error:  # whatever it is, it is this job's alone
-            return error
-        with open_dict(config):
-            del config["hydra"]
-        return config
+
+def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> Any:
+    """The config of one job of a sweep, or the error that composing it raised."""
+    try:
+        composed = context.config_loader.load_sweep_config(config, list(overrides))
+    except Exception as error:  # whatever it is, it is this job's alone
+        return error
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed

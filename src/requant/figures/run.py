@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from requant.figures.style import COLOURS, HATCHES, MARKERS, PAGE, style
-from requant.results import STUDENTS
+from requant.results import STUDENTS, described
 
 _PARTS = {"indices": "0.25", "codebooks": "0.85", "dense": "0.55", "overhead": "1.0"}
 
@@ -23,11 +23,7 @@ def draw_run(result: Mapping[str, Any], path: Path) -> None:
         _draw_accuracy(accuracy, result["accuracy"])
         _draw_curve(curve, result)
         config = result["config"]
-        figure.suptitle(
-            f"{config['model']['name']} on {config['data']['name']}, "
-            f"{config['clustering']['method'].replace('_', ' ')}, k = {config['centroids']}",
-            fontsize=9,
-        )
+        figure.suptitle(f"{config['model']['name']} on {config['data']['name']}, {described(config)}", fontsize=9)
         figure.savefig(path)
 
 
@@ -72,9 +68,10 @@ def _draw_curve(axes: Axes, result: Mapping[str, Any]) -> None:
     for name, key in (("retrained", "retrain"), ("conventional", "baseline")):
         if key in result:
             curve = result[key]["curve"]
+            curve = curve or [{"epoch": 1, "top1": accuracy[name]["top1"]}]  # of a reconstruction: one pass
             epochs = [0, *(entry["epoch"] for entry in curve)]
             top1 = [start, *(100 * entry["top1"] for entry in curve)]
-            label = "without labels" if result["config"][key]["method"] == "proposed" else "with labels"
+            label = "with labels" if result["config"][key]["method"] == "conventional" else "without labels"
             line = "-" if name == "retrained" else "--"
             axes.plot(epochs, top1, line, color=COLOURS[name], marker=MARKERS[name], markersize=3, label=label)
     axes.plot([0], [start], MARKERS["quantized"], color=COLOURS["quantized"])

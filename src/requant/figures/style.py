@@ -2,13 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 PAGE = 7.2
 """Width of a page's text, inches."""
+COLUMN = 3.5
+"""Width of one of a page's two columns, inches."""
+PAPER: dict[str, Any] = {
+    "marker": "*",
+    "markersize": 9,
+    "color": "white",
+    "markeredgecolor": "black",
+    "linestyle": "none",
+}
+"""The look of a value that the paper reports."""
 
 _COLOURS = sns.color_palette("colorblind")
 COLOURS = {"teacher": "0.35", "quantized": _COLOURS[3], "retrained": _COLOURS[0], "conventional": _COLOURS[1]}
@@ -34,3 +47,22 @@ def style() -> Iterator[None]:
     }
     with mpl.rc_context(settings):
         yield
+
+
+def save(figure: Figure, folder: Path) -> list[Path]:
+    """Write figure.png and figure.pdf, the same bytes for the same figure; returns their paths."""
+    paths = [folder / "figure.png", folder / "figure.pdf"]
+    for path in paths:
+        figure.savefig(path, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+    return paths
+
+
+def label_lines(axes: Axes, x: float, labels: dict[str, tuple[float, Any]], gap: float) -> None:
+    """Write each line's label beside its end: (height, colour) by label; moved apart to `gap`, in units of y."""
+    height = -float("inf")
+    for label, (y, colour) in sorted(labels.items(), key=lambda item: item[1][0]):
+        height = max(y, height + gap)
+        axes.annotate(
+            label, (x, height), (4, 0), textcoords="offset points", va="center", fontsize=6.5, color=colour,
+            annotation_clip=False,
+        )  # fmt: skip

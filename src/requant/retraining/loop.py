@@ -41,7 +41,7 @@ class History:
             "epochs": self.epochs,
             "seconds": self.seconds + self.teacher_seconds,
             "seconds_of_teacher": self.teacher_seconds,
-            "seconds_per_epoch": self.seconds / self.epochs,
+            "seconds_per_epoch": self.seconds / max(1, self.epochs),
             "images_seen": self.images_seen,
             "curve": self.curve,
         }
@@ -109,8 +109,9 @@ def _trainer(
 
 
 def _hush() -> None:
-    """Lightning's advice on choices that are ours and meant (few workers, frozen modules in eval mode)."""
-    for about in ("does not have many workers", "module.*in eval mode", "Checkpoint directory .* exists"):
+    """Lightning's advice on choices that are ours and meant (few workers, frozen modules in eval mode, no srun)."""
+    ours = ("does not have many workers", "module.*in eval mode", "Checkpoint directory .* exists", "`srun` command")
+    for about in ours:
         warnings.filterwarnings("ignore", message=f".*{about}.*")
 
 

@@ -21,8 +21,8 @@ class CurveFile(Callback):
         """Write the epochs that are complete."""
         self._write(trainer, getattr(pl_module, "curve", []))
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the last epoch too."""
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the last epoch too, also where a training that was killed after its end has no more to do."""
         self._write(trainer, getattr(pl_module, "curve", []))
 
     def _write(self, trainer: pl.Trainer, curve: list[dict[str, float]]) -> None:

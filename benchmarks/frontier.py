@@ -1,0 +1,281 @@
+"""Size against accuracy: every way to make a network's file small, each measured on the network loaded from its file.
+
+python -m benchmarks.frontier effnet_lite0 --images <imagenet>/val --photographs <folder> [--points ours-1.55 ...]
+python -m benchmarks.frontier vgg16_cifar10 --photographs <folder>
+python -m benchmarks.frontier resnet50_cifar10 --photographs <folder>
+
+Rows go to experiments/frontier/<network>.csv as they are found; points that are there are skipped. Then the figure is
+drawn. Only `ours` looks at images (the photographs, without labels). NNCodec: pip install --no-deps nncodec, and
+opencv-python-headless.
+"""
+
+import argparse
+import csv
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from requant import archive, data
+from requant.auto import fit_size, grids_for, in_units
+from requant.compression import Compressed, compress
+from requant.evaluation import outputs, score
+from requant.figures.style import COLUMN, save, style
+from requant.models import Architecture, build, example_input, load_weights, preprocessing
+from requant.reconstruction import batches_of
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+COLUMNS = (
+    "method",
+    "setting",
+    "bytes",
+    "original_bytes",
+    "n",
+    "correct",
+    "teacher_correct",
+    "agreement",
+    "kl",
+    "seconds",
+)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, what it is measured on, and which of the photographs' pixels are looked at."""
+
+    architecture: Architecture
+    weights: str
+    data: str
+    scale: tuple[float, float]
+    images: int
+    batch: int
+    sizes: tuple[float, ...]  # of our files, MB
+
+
+NETWORKS = {
+    "effnet_lite0": Network(
+        Architecture("efficientnet_lite0"), "imagenet", "imagenet", (0.25, 1.0), 128, 32, (1.55, 1.86, 1.3, 2.3)
+    ),
+    "vgg16_cifar10": Network(
+        Architecture("vgg16_cifar", classes=10, image_size=32, width=0.25),
+        str(EXPERIMENTS / "teachers" / "vgg16_cifar10.safetensors"), "cifar10", (0.005, 0.5), 1024, 128,
+        (0.42, 0.25, 0.17),
+    ),
+    "resnet50_cifar10": Network(
+        Architecture("resnet50_cifar_s2", classes=10, image_size=32, width=0.25),
+        str(EXPERIMENTS / "teachers" / "resnet50_cifar10.safetensors"), "cifar10", (0.005, 0.5), 1024, 128,
+        (0.6, 0.4, 0.3),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network with its weights, and the photographs."""
+
+    network: Network
+    teacher: nn.Module
+    photographs: str
+
+    def save(self, path: Path, model: nn.Module, books: Mapping, storage: str) -> int:
+        """Store as an archive; the bytes of the file."""
+        architecture = self.network.architecture.to_dict()
+        return archive.save(path, model, books, storage=storage, architecture=architecture).bytes
+
+
+Point = Callable[[Job, Path], nn.Module]
+"""Makes the file and gives the network that it holds."""
+
+
+def ours(megabytes: float, job: Job, path: Path) -> nn.Module:
+    """plan=auto and retrain=reconstruct."""
+    wanted = preprocessing(job.network.architecture)
+    images = data.unlabeled(
+        "folder", wanted, root=job.photographs, crops=4 * job.network.images, scale=job.network.scale, seed=0
+    )
+    example, target = example_input(job.network.architecture), round(1e6 * megabytes)
+    grids = grids_for(job.teacher, example, images, min(256, job.network.images), lambda _: target)
+
+    def size(compressed: Compressed) -> int:
+        return job.save(path, *in_units(grids, compressed.model, compressed.codebooks), "entropy")
+
+    found = fit_size(grids, size, target, batches_of(images, job.network.images, job.network.batch))
+    size(found)
+    return archive.load(path)
+
+
+def clustered(method: str, k: int, storage: str, job: Job, path: Path) -> nn.Module:
+    """All weights around k centroids; nothing retrained."""
+    found = compress(job.teacher, [{"kind": "weight", "centroids": k}], example_input(job.network.architecture), method)
+    job.save(path, found.model, found.codebooks, storage)
+    return archive.load(path)
+
+
+def whole_numbers(bits: int, job: Job, path: Path) -> nn.Module:
+    """Weights as signed integers with a scale for each output channel, two of 4 bits in a byte; the rest float32."""
+    stored: dict[str, Tensor] = {}
+    for name, value in job.teacher.state_dict().items():
+        if value.ndim < 2:
+            stored[name] = value.contiguous()
+            continue
+        rows = value.reshape(len(value), -1)
+        scale = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / (2 ** (bits - 1) - 1)
+        steps = (rows / scale).round().to(torch.int8).flatten()
+        if bits == 4:
+            steps = torch.cat([steps, steps.new_zeros(len(steps) % 2)])
+            steps = (steps[::2] & 15) | (steps[1::2] << 4)
+        stored |= {name: steps.contiguous(), f"{name}.scale": scale.contiguous()}
+    save_file(stored, path)
+    return _from_whole_numbers(bits, job, load_file(path))
+
+
+def _from_whole_numbers(bits: int, job: Job, stored: dict[str, Tensor]) -> nn.Module:
+    state = {}
+    for name, value in job.teacher.state_dict().items():
+        steps = stored[name]
+        if value.ndim >= 2:
+            if bits == 4:
+                steps = torch.stack([(steps << 4) >> 4, steps >> 4], 1).flatten()[: value.numel()]
+            steps = steps.reshape(len(value), -1) * stored[f"{name}.scale"]
+        state[name] = steps.reshape(value.shape)
+    return _with_state(job, state)
+
+
+def nncodec(qp: int, job: Job, path: Path) -> nn.Module:
+    """NNCodec (ISO/IEC 15938-17), its defaults with dependent quantization; batch norms' counters left out."""
+    from nncodec import nnc
+
+    state = {k: v for k, v in job.teacher.state_dict().items() if not k.endswith("num_batches_tracked")}
+    arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in state.items()}
+    nnc.compress(arrays, bitstream_path=str(path), qp=qp, use_dq=True)
+    found = nnc.decompress(str(path))
+    return _with_state(job, {name: torch.from_numpy(np.asarray(value)) for name, value in found.items()})
+
+
+def _with_state(job: Job, state: Mapping[str, Tensor]) -> nn.Module:
+    model = build(job.network.architecture)
+    model.load_state_dict({**job.teacher.state_dict(), **state})
+    return model
+
+
+def points(network: Network) -> dict[str, Point]:
+    """All that is measured, by name: <method>-<setting>."""
+    found: dict[str, Point] = {f"ours-{size:g} MB": partial(ours, size) for size in network.sizes}
+    found |= {f"NNCodec-qp {qp}": partial(nncodec, qp) for qp in (-32, -28, -24, -22, -20)}
+    found |= {f"integers-{bits} bits": partial(whole_numbers, bits) for bits in (8, 4)}
+    found |= {f"k-means-k {k}": partial(clustered, "kmeans", k, "entropy") for k in (256, 64, 32, 16)}
+    return found | {f"paper's clusters-k {k}": partial(clustered, "equal_population", k, "gzip") for k in (256, 64, 16)}
+
+
+def measure(job: Job, images: str | None, path: Path, wanted: list[str]) -> None:
+    """Append the points that are missing to a csv."""
+    test = data.labelled(job.network.data, "test", preprocessing(job.network.architecture), root=images)
+    batches = data.loader(test, 50 if job.network.data == "imagenet" else 250, shuffle=False)
+    done = {f"{row['method']}-{row['setting']}" for row in read(path)}
+    todo = {name: point for name, point in points(job.network).items() if name not in done}
+    todo = {name: point for name, point in todo.items() if not wanted or name in wanted}
+    if not todo:
+        return
+    teacher_NC, labels_N = outputs(job.teacher, batches)
+    right = score(teacher_NC, labels_N).correct
+    for name, point in todo.items():
+        with tempfile.TemporaryDirectory() as folder:
+            file, started = Path(folder) / "network", time.perf_counter()
+            student = point(job, file).to(memory_format=torch.channels_last)
+            seconds, size = time.perf_counter() - started, file.stat().st_size
+        found = score(*outputs(student, batches), teacher_NC)
+        original = sum(4 * v.numel() for k, v in job.teacher.state_dict().items() if "num_batches" not in k)
+        method, setting = name.rsplit("-", 1) if "qp" not in name else name.split("-", 1)
+        row = (
+            method,
+            setting,
+            size,
+            original,
+            found.n,
+            found.correct,
+            right,
+            found.agreement,
+            found.kl,
+            round(seconds, 1),
+        )
+        _append(path, row)
+        Console().print(f"{name}: {size:,} bytes, {found.correct} of {found.n} (teacher {right}), {seconds:.0f} s")
+
+
+def _append(path: Path, row: tuple) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, row] if new else [row])
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv; none where it is missing."""
+    return list(csv.DictReader(path.open())) if path.exists() else []
+
+
+MARKERS = {"ours": "o", "NNCodec": "s", "integers": "D", "k-means": "^", "paper's clusters": "x"}
+
+
+def draw(path: Path, name: str) -> None:
+    """Top-1 against the file's size, one line a method."""
+    rows = read(path)
+    with style():
+        figure = Figure(figsize=(COLUMN, 2.6), layout="constrained")
+        axes = figure.subplots()
+        teacher, n = 100 * int(rows[0]["teacher_correct"]) / int(rows[0]["n"]), int(rows[0]["n"])
+        axes.axhline(teacher, color="0.4", linestyle=":", linewidth=1)
+        for number, (method, marker) in enumerate(MARKERS.items()):
+            found = sorted((int(r["bytes"]) / 1e6, 100 * int(r["correct"]) / n) for r in rows if r["method"] == method)
+            if found:
+                line = ("-", "--", "", "-.", ":")[number]
+                axes.plot(
+                    *zip(*found, strict=True), line, marker=marker, markersize=4, label=method, color=f"C{number}"
+                )
+        axes.annotate(
+            "original, float32", (axes.get_xlim()[1], teacher), (0, 2), textcoords="offset points", ha="right"
+        )
+        axes.set_xscale("log")
+        axes.set_xlabel(f"file, MB (float32: {int(rows[0]['original_bytes']) / 1e6:.1f})")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(axis="x", which="minor", labelsize=6)
+        axes.set_ylabel(f"top-1 (%), n = {n:,}")
+        axes.set_title(name)
+        axes.legend(frameon=False, fontsize=6.5, loc="lower right")
+        folder = path.with_suffix("")
+        folder.mkdir(exist_ok=True)
+        for written in save(figure, folder):
+            Console().print(f"  {written}", soft_wrap=True)
+
+
+def main() -> None:
+    """Measure what is missing, then draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=list(NETWORKS))
+    parser.add_argument("--images", help="imagenet: the validation tree")
+    parser.add_argument("--photographs", help="the folder of unlabeled images; without it, only draw")
+    parser.add_argument("--points", nargs="*", default=[], help="only these, such as 'ours-1.55 MB'")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    path, network = EXPERIMENTS / "frontier" / f"{given.network}.csv", NETWORKS[given.network]
+    if given.photographs:
+        teacher = build(network.architecture)
+        load_weights(teacher, network.weights, network.architecture)
+        job = Job(network, teacher.to(memory_format=torch.channels_last).eval(), given.photographs)
+        measure(job, given.images, path, given.points)
+    draw(path, given.network)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""plan=auto: for every layer the step that its place in the network asks for, at a size of the file.
+
+A weight rounded to steps of d costs the network, to second order, F d^2 / 24 nats of KL, F its Fisher information; a
+bit more a weight halves d. One price of a bit for the whole network would mean d ~ F^(-1/2), which leaves one number to
+find, by the size that the file shall have (Gray and Neuhoff, "Quantization", 1998, on high resolution).
+
+That holds for rounding each weight alone. Once errors are made up for (`reconstruction`), most where inputs are alike
+(early layers, whose F is high), layers differ less: d ~ F^(-1/4) did better (docs/frontier.md). So this is where it
+begins; then each layer is rounded alone, errors made up for, and what that does to the outputs is measured. With KL =
+c d^2 of a layer of n weights, one price of a bit means d ~ (n / c)^(1/2); going half of the way there did best.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from requant.codebook import Codebook
+from requant.compression import Compressed, place
+from requant.errors import UserError
+from requant.layers import TensorInfo, describe
+from requant.plan import Assignment
+from requant.reconstruction.curvature import fisher
+from requant.reconstruction.graph import Layer, layers, trace
+from requant.reconstruction.layerwise import batches_of, reconstruct
+from requant.reconstruction.rescaling import divide, fold_statistics, shorten
+from requant.reconstruction.sensitivity import divergences
+
+METHOD = "grid"
+EXPONENT = -0.25  # of the Fisher information
+HALF_WAY = 0.5  # in octaves, from the first steps to those that were measured to be right
+MOST_CHANGE = 2.0  # of a layer's step by what was measured: far from there KL does not follow d^2
+REACHES = (1, 3, 7, 15, 31, 63, 127)  # steps to each side of 0 that a codebook has: few, so that layers share them
+TOLERANCE, RECONSTRUCTED = 2e-3, 1e-2  # of the size wanted
+CLOSE = 5e-4  # of the indices' bytes wanted
+BATCH = 32  # images, where layers are measured
+START, RANGE = 1e-3, 2.0**16
+ROUNDS = 6
+HALVINGS = 40
+
+
+@dataclass(frozen=True)
+class Grids:
+    """A network ready to be rounded to grids, for any step.
+
+    Attributes:
+        base: the network, its batch norms' statistics taken into scale and shift.
+        layers: those to round.
+        widths: of each layer's steps, by its weight's name, in proportion.
+        tensors: all of the network's.
+
+    """
+
+    base: nn.Module
+    layers: list[Layer]
+    widths: dict[str, float]
+    tensors: list[TensorInfo]
+
+    @property
+    def original_bytes(self) -> int:
+        """Four for each of the network's values."""
+        return 4 * sum(tensor.values for tensor in self.tensors)
+
+    def at(self, step: float) -> Compressed:
+        """Every layer's weights rounded to its grid; `step` times its width is how far apart its centroids are."""
+        model, codebooks = copy.deepcopy(self.base), {}
+        for layer in self.layers:
+            width = step * self.widths[layer.weight]
+            codebooks[layer.weight] = on_grid(self.base.get_parameter(layer.weight), width)
+        place(model, codebooks)
+        return Compressed(model, codebooks, self._assignments(codebooks), self.tensors)
+
+    def _assignments(self, codebooks: Mapping[str, Codebook]) -> list[Assignment]:
+        return [Assignment(t, codebooks[t.name].k, METHOD) for t in self.tensors if t.name in codebooks]
+
+
+def grids(model: nn.Module, example: Tensor, images: Iterable[Tensor], seed: int = 0) -> Grids:
+    """Steps by Fisher information, on images without labels.
+
+    Args:
+        model: left as it is.
+        example: one input (1, C, H, W).
+        images: (1, C, H, W) each; a hundred will do.
+        seed: of the classes that the Fisher information draws.
+
+    Raises:
+        UserError: for a network without layers that can be followed, and for images that reach none.
+
+    """
+    base = copy.deepcopy(model)
+    fold_statistics(base)
+    known = list(layers(base, trace(base)).values())
+    if not known:
+        raise UserError("plan=auto found no convolution and no linear layer: give plan.rules instead")
+    information = fisher(base, images, seed)
+    curvature = {layer.weight: float(information[layer.weight].mean()) for layer in known}
+    if not max(curvature.values()) > 0:
+        raise UserError("plan=auto found no weight that changes the outputs: are the images and the weights right?")
+    least = max(curvature.values()) * torch.finfo(torch.float32).eps
+    widths = {name: max(value, least) ** EXPONENT for name, value in curvature.items()}
+    return Grids(base, known, widths, describe(base, example))
+
+
+def measured(grids: Grids, step: float, batches: Sequence[Tensor]) -> Grids:
+    """Steps by what each layer does to the outputs when it alone is rounded at about the precision it will have.
+
+    Args:
+        grids: the first guess.
+        step: at which to measure.
+        batches: images (N, C, H, W) without labels, two batches at least; a quarter of them is held out, to measure on.
+
+    """
+    rounded = grids.at(step)
+    found = divergences(grids.base, rounded.codebooks, batches, held_out=max(1, len(batches) // 4))
+    ratios = {}
+    for name, book in rounded.codebooks.items():
+        ratios[name] = (book.indices.size / max(found[name], sys.float_info.min)) ** 0.5
+    middle = float(np.median(list(ratios.values())))
+    changes = {name: (ratio / middle) ** HALF_WAY for name, ratio in ratios.items()}
+    changes = {name: min(max(change, 1 / MOST_CHANGE), MOST_CHANGE) for name, change in changes.items()}
+    return replace(grids, widths={name: width * changes[name] for name, width in grids.widths.items()})
+
+
+def grids_for(
+    model: nn.Module, example: Tensor, images: Any, count: int, target: Callable[[Grids], int], seed: int = 0
+) -> Grids:
+    """Both steps in one: by Fisher information, then as measured at about the size that `target` asks for.
+
+    Args:
+        model: left as it is.
+        example: one input (1, C, H, W).
+        images: as `requant.data.unlabeled` gives them; no label is read.
+        count: how many of them to look at, two at least.
+        target: the bytes that the file shall have.
+        seed: of what is drawn.
+
+    """
+    first = grids(model, example, batches_of(images, count, 1), seed)
+    return measured(first, step_of(first, target(first)), batches_of(images, count, min(BATCH, max(1, count // 4))))
+
+
+def on_grid(weight: Tensor, width: float) -> Codebook:
+    """Weights rounded to multiples of `width`, or of what 127 steps to each side of 0 need."""
+    values = weight.detach().cpu().numpy()
+    width = max(width, float(np.abs(values).max()) / (REACHES[-1] + 0.49), float(np.finfo(np.float32).tiny))
+    steps = np.rint(values / width).astype(np.int64)
+    reach = next(r for r in REACHES if r >= np.abs(steps).max())
+    return Codebook((np.arange(-reach, reach + 1) * width).astype(np.float32), (steps + reach).astype(np.uint8))
+
+
+def in_units(
+    grids: Grids, model: nn.Module, codebooks: Mapping[str, Codebook]
+) -> tuple[nn.Module, dict[str, Codebook]]:
+    """The same function with fewer bytes: layers before a batch norm in units of their step, the rest in short numbers.
+
+    Where a batch norm undoes the factor, centroids become whole numbers, so that all layers of one reach share a table.
+    Parameters without a codebook are rounded to the 8 significant bits of bfloat16.
+    """
+    found, books = copy.deepcopy(model), dict(codebooks)
+    for layer in grids.layers:
+        if layer.norm is not None:
+            book = books[layer.weight]
+            reach = book.k // 2
+            divide(found, layer, float(book.centroids[-1]) / reach)
+            books[layer.weight] = Codebook(np.arange(-reach, reach + 1, dtype=np.float32), book.indices)
+    shorten(parameter for name, parameter in found.named_parameters() if name not in books)
+    place(found, books)
+    return found, books
+
+
+def fit_size(
+    grids: Grids,
+    size: Callable[[Compressed], int],
+    target: int,
+    batches: Sequence[Tensor] = (),
+) -> Compressed:
+    """The network rounded to grids so that its file has the target's size, within 0.2 % (reconstructed: 1 %).
+
+    The entropy of the indices follows the step closely and is quick to compute; the file's true size says, a few
+    times, what comes on top.
+
+    Args:
+        grids: of the network.
+        size: the bytes of what is made.
+        target: bytes wanted.
+        batches: images (N, C, H, W) without labels; where there are any the network is reconstructed on them.
+
+    Raises:
+        UserError: for a size that cannot be had.
+
+    """
+    tolerance = RECONSTRUCTED if batches else TOLERANCE
+    step = step_of(grids, target)
+    for _ in range(ROUNDS):
+        plain = grids.at(step)
+        found = _reconstructed(grids, plain, batches) if batches else plain
+        true = size(found)
+        if abs(true - target) <= tolerance * target:
+            return found
+        wanted = target - (true - _entropy_bytes(plain))
+        if wanted <= 0:
+            raise UserError(
+                f"a file of {target:,} bytes cannot be had: what is not on grids takes {target - wanted:,.0f}; "
+                "set a greater target.size_mb or a smaller target.reduction"
+            )
+        step = step_of(grids, wanted)
+    return found
+
+
+def _reconstructed(grids: Grids, plain: Compressed, batches: Sequence[Tensor]) -> Compressed:
+    model, codebooks = reconstruct(grids.base, plain.codebooks, batches)
+    return replace(plain, model=model, codebooks=codebooks)
+
+
+def _entropy_bytes(compressed: Compressed) -> float:
+    return sum(book.entropy_bits * book.indices.size for book in compressed.codebooks.values()) / 8
+
+
+def step_of(grids: Grids, wanted: float) -> float:
+    """The step at which the indices' entropy is so many bytes."""
+    low, step, high = START / RANGE, START, START * RANGE  # narrow steps: more bytes
+    for _ in range(HALVINGS):
+        found = _entropy_bytes(grids.at(step))
+        if abs(found - wanted) <= CLOSE * wanted:
+            break
+        low, high = (step, high) if found > wanted else (low, step)
+        step = (low * high) ** 0.5
+    return step

@@ -1,0 +1,78 @@
+"""Draw the paper's figures from experiments/*/results.csv, or collect those files: python -m requant.figures --help."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+
+from requant.errors import UserError
+from requant.figures.studies import EXPERIMENTS, STUDIES, Study
+from requant.figures.style import save, style
+from requant.figures.tables import read_table
+from requant.files import write_text
+
+RESULTS = "results.csv"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command; returns the exit code: 2 for the user's errors."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        _COMMANDS[chosen.command](chosen)
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(str(error))}")
+        return 2
+    return 0
+
+
+def draw(study: Study, experiments: Path) -> list[Path]:
+    """figure.png and figure.pdf of one study, from its results.csv."""
+    folder = experiments / study.folder
+    with style():
+        return save(study.draw(read_table(folder / RESULTS)), folder)
+
+
+def _draw(chosen: argparse.Namespace) -> None:
+    names = chosen.names or [
+        n for n, study in STUDIES.items() if (chosen.experiments / study.folder / RESULTS).exists()
+    ]
+    for name in names:
+        for path in draw(STUDIES[name], chosen.experiments):
+            print(path)
+
+
+def _collect(chosen: argparse.Namespace) -> None:
+    study = STUDIES[chosen.name]
+    path = chosen.experiments / study.folder / RESULTS
+    table = study.collect(chosen.runs / study.runs) if study.runs else _layers(study)
+    write_text(path, table.to_csv(index=False))
+    print(f"{path}: {len(table)} rows")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m requant.figures", description=__doc__)
+    parser.add_argument("--experiments", type=Path, default=EXPERIMENTS, metavar="FOLDER", help="default: experiments")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    command = commands.add_parser("draw", help="figure.png and figure.pdf from results.csv")
+    command.add_argument("names", nargs="*", choices=[[], *STUDIES], metavar="FIGURE", help="default: all there are")
+    command = commands.add_parser("collect", help="results.csv from the runs (fig05, 06, 10, 11: from the network)")
+    command.add_argument("name", choices=list(STUDIES), metavar="FIGURE")
+    command.add_argument("--runs", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: outputs")
+    return parser
+
+
+_COMMANDS = {"draw": _draw, "collect": _collect}
+
+
+def _layers(study: Study) -> pd.DataFrame:
+    from requant.layer_table import network_table  # torch, which drawing does without
+
+    return network_table("vgg16" if "vgg16" in study.folder else "resnet50")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

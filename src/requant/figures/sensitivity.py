@@ -1,0 +1,118 @@
+"""Figures 7, 8, 12 and 13: size and accuracy against k, some layers clustered and everything else left alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+from requant.figures.paper import Reported
+from requant.figures.style import COLUMN, PAGE, PAPER, label_lines
+
+_MARKERS = "osD^vPX"
+_LINES = ("-", "--", "-.", ":", "-", "--", "-.")
+OTHERS = "0.8"
+
+
+def draw_size(points: pd.DataFrame, shown: Sequence[str], reported: Reported) -> Figure:
+    """Bytes of the file in percent of the original's, against k.
+
+    Args:
+        points: rows of points.csv, of one kind.
+        shown: the layers that get a colour and a label, as in the column `layers`, if there; others are grey.
+        reported: the paper's case, marked with a star.
+
+    """
+    points = points.assign(y=100 * points["bytes"] / points["original_bytes"])
+    figure = Figure(figsize=(COLUMN, 2.8), layout="constrained")
+    axes = figure.subplots()
+    _draw_lines(axes, points, shown, gap=4.5)
+    _mark(axes, reported.centroids, reported.size)
+    axes.set_ylim(0, 105)
+    axes.set_ylabel("size of the file (% of float32)")
+    return figure
+
+
+def draw_accuracy(points: pd.DataFrame, shown: Sequence[str], reported: Reported) -> Figure:
+    """Change of top-1 in points, against k; arguments as for `draw_size`."""
+    figure = Figure(figsize=(COLUMN, 3.0), layout="constrained")
+    axes = figure.subplots()
+    _draw_changes(axes, points, shown, reported)
+    return figure
+
+
+def draw_accuracy_and_layers(
+    points: pd.DataFrame, shown: Sequence[str], reported: Reported, alone: pd.DataFrame
+) -> Figure:
+    """As `draw_accuracy`, and beside it every layer alone as a map of layers against k."""
+    figure = Figure(figsize=(PAGE, 3.0), layout="constrained")
+    lines, layers = figure.subplots(1, 2, width_ratios=[1, 1.15])
+    _draw_changes(lines, points, shown, reported)
+    _draw_map(layers, alone)
+    return figure
+
+
+def _draw_changes(axes: Axes, points: pd.DataFrame, shown: Sequence[str], reported: Reported) -> None:
+    points = points.assign(y=_change(points))
+    _draw_lines(axes, points, shown, gap=5.5)
+    axes.axhline(0, color="0.35", linestyle=":", linewidth=1)
+    _mark(axes, reported.centroids, reported.quantized - reported.teacher)
+    axes.set_ylabel(f"change of top-1 (points), n = {_only(points['n']):,}")
+
+
+def _change(points: pd.DataFrame) -> pd.Series:
+    return 100 * (points["correct"] - points["teacher_correct"]) / points["n"]
+
+
+def _only(values: pd.Series) -> int:
+    (value,) = values.unique()
+    return int(value)
+
+
+def _draw_lines(axes: Axes, points: pd.DataFrame, shown: Sequence[str], gap: float) -> None:
+    lines = {str(layers): rows.sort_values("centroids") for layers, rows in points.groupby("layers")}
+    for layers in lines.keys() - set(shown):
+        axes.plot(lines[layers]["centroids"], lines[layers]["y"], color=OTHERS, linewidth=0.7, zorder=1)
+    colours = sns.color_palette("colorblind", len(shown))
+    labels: dict[str, tuple[float, Any]] = {}
+    for i, layers in enumerate(shown):
+        if layers not in lines:
+            continue
+        rows = lines[layers]
+        style: Mapping[str, Any] = {"color": colours[i], "marker": _MARKERS[i], "linestyle": _LINES[i], "markersize": 3}
+        axes.plot(rows["centroids"], rows["y"], linewidth=1.2, zorder=3, **style)
+        labels[layers.replace("-", "–")] = (float(rows["y"].iloc[-1]), colours[i])
+    if set(lines) - set(shown):
+        left_out = [float(lines[layers]["y"].iloc[-1]) for layers in lines.keys() - set(shown)]
+        labels["others"] = (sum(left_out) / len(left_out), "0.5")
+    _set_centroids(axes, points)
+    label_lines(axes, float(points["centroids"].max()), labels, gap)
+
+
+def _set_centroids(axes: Axes, points: pd.DataFrame) -> None:
+    ks = sorted(points["centroids"].unique())
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(ks))
+    axes.xaxis.set_major_formatter(FixedFormatter([str(k) for k in ks]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("clusters a tensor, k")
+
+
+def _mark(axes: Axes, x: float, y: float) -> None:
+    axes.plot([x], [y], zorder=4, **PAPER)
+    axes.annotate("paper", (x, y), (5, 4), textcoords="offset points", fontsize=6.5)
+
+
+def _draw_map(axes: Axes, alone: pd.DataFrame) -> None:
+    """Layers downwards, k to the right; dark is a loss."""
+    losses = alone.assign(y=_change(alone), layer=alone["layers"].astype(int)).pivot(
+        index="centroids", columns="layer", values="y"
+    )
+    sns.heatmap(losses, ax=axes, cmap="gray", vmin=-20, vmax=0, cbar_kws={"label": "change of top-1 (points)", "extend": "min"})  # fmt: skip # noqa: E501
+    axes.invert_yaxis()
+    axes.tick_params(left=False, bottom=False, labelrotation=0)
+    axes.set_ylabel("clusters, k")
+    axes.set_xlabel(f"layer clustered alone, n = {_only(alone['n']):,}")

@@ -1,0 +1,70 @@
+"""results.csv: the rows that a figure is drawn from, collected from the folders of finished and unfinished runs."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from requant.errors import UserError
+from requant.layout import POINTS, RESULT
+
+TEXT = {"layers": str, "hash": str, "git": str}
+"""Columns that look like numbers."""
+_RETRAININGS = {"retrain": "retrained", "baseline": "conventional"}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A results.csv. Raises UserError where there is none."""
+    if not path.exists():
+        raise UserError(f"{path} is missing: make {path.parent.name.partition('_')[0]}-runs makes it")
+    return pd.read_csv(path, dtype=TEXT)
+
+
+def points(folder: Path) -> pd.DataFrame:
+    """All rows of the studies (task=sensitivity) below a folder, in order; also of those that are not finished.
+
+    A point that several studies measured comes once: on as many images, they all found the same.
+    """
+    found = [pd.read_csv(path, dtype=TEXT) for path in sorted(folder.rglob(POINTS))]
+    if not found:
+        raise UserError(f"there is no {POINTS} below {folder}: run the study first")
+    order = {column: position for position, column in enumerate(("kind", "n", "first", "layers", "centroids"))}
+    rows = pd.concat(found).drop_duplicates(["kind", "layers", "centroids", "n"])
+    table = rows.assign(first=lambda rows: rows["layers"].str.partition("-")[0].astype(int))
+    return table.sort_values(list(order), kind="stable").drop(columns="first").reset_index(drop=True)
+
+
+def curves(folder: Path) -> pd.DataFrame:
+    """A row for each epoch of each retraining below a folder; epoch 0 is the quantized network before it."""
+    rows = [row for path in sorted(folder.rglob(RESULT)) for row in _epochs(json.loads(path.read_text()))]
+    if not rows:
+        raise UserError(f"there is no {RESULT} with a retraining below {folder}: run the study first")
+    return pd.DataFrame(rows).sort_values(["centroids", "retrain", "seed", "epoch"], kind="stable", ignore_index=True)
+
+
+def _epochs(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for key in _RETRAININGS.keys() & result.keys():
+        found, before = result[key], result["accuracy"]["quantized"]
+        start = {"epoch": 0, "correct": before["correct"], "n": before["n"], "seconds": found["seconds_of_teacher"]}
+        for entry in (start, *found["curve"]):
+            epoch = {name: entry[name] for name in ("epoch", "correct", "n", "seconds")}
+            yield {"retrain": result["config"][key]["method"], **epoch, **_origin(result, found)}
+
+
+def _origin(result: Mapping[str, Any], retraining: Mapping[str, Any]) -> dict[str, Any]:
+    config, versions, machine = result["config"], result["versions"], result["machine"]
+    return {
+        "centroids": config["centroids"],
+        "seed": config["seed"],
+        "images_an_epoch": retraining["images_seen"] // retraining["epochs"],
+        "teacher_correct": result["accuracy"]["teacher"]["correct"],
+        "model": config["model"]["name"],
+        "data": config["data"]["name"],
+        "unlabeled": config["unlabeled"]["name"],
+        "hash": result["hash"],
+        "git": result["git"],
+        "versions": " ".join(f"{name}={versions[name]}" for name in ("requant", "python", "torch", "numpy", "h5py")),
+        "machine": f"{machine['cpu']}, {machine['threads']} threads",
+    }

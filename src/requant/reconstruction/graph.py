@@ -1,0 +1,199 @@
+"""A network as a list of steps, so that teacher and student can be computed side by side, one step after another."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from requant.errors import UserError
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or a linear layer as the network calls it.
+
+    Attributes:
+        weight: the tensor's name in the state dict: (out, in / groups, height, width), or (out, in).
+        bias: its name; None: there is none.
+        norm: name of the batch norm that alone sees the output; None: there is no such.
+        stride, padding, dilation: of a convolution, (height, width) each.
+        groups: of a convolution.
+
+    """
+
+    weight: str
+    bias: str | None
+    norm: str | None
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+class _Tracer(fx.Tracer):
+    """Down to modules without children; convolutions and linear layers down to the functions that they call."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:  # noqa: ARG002
+        return not any(True for _ in module.children()) and not isinstance(module, nn.Conv2d | nn.Linear)
+
+
+def trace(model: nn.Module) -> fx.Graph:
+    """The steps of a network.
+
+    Raises:
+        UserError: if its path depends on what it computes.
+
+    """
+    try:
+        return _Tracer().trace(model)
+    except (fx.proxy.TraceError, TypeError, ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"the network's steps cannot be listed ({error}), which layer by layer work needs: "
+            "retrain=proposed takes any network"
+        ) from error
+
+
+def layers(model: nn.Module, graph: fx.Graph) -> dict[fx.Node, Layer]:
+    """The layers whose weights are the network's own, in the order of their calls; those called twice are left out."""
+    found = {node: layer for node in graph.nodes if (layer := _layer(model, node)) is not None}
+    calls = [layer.weight for layer in found.values()]
+    return {node: layer for node, layer in found.items() if calls.count(layer.weight) == 1}
+
+
+def _layer(model: nn.Module, node: fx.Node) -> Layer | None:
+    if node.op != "call_function" or node.target not in (torch.conv2d, F.linear):
+        return None
+    given = dict(zip(_CONVOLUTION, node.args, strict=False)) | node.kwargs
+    weight, bias = given["weight"], given.get("bias")
+    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        return None
+    bias_name = str(bias.target) if isinstance(bias, fx.Node) and bias.op == "get_attr" else None
+    geometry = {key: _pair(given.get(key, default)) for key, default in (("stride", 1), ("dilation", 1))}
+    height, width = model.get_parameter(str(weight.target)).shape[2:] or (1, 1)
+    return Layer(
+        str(weight.target),
+        bias_name,
+        _norm(model, node),
+        padding=_padding(given.get("padding", 0), (height, width), geometry["dilation"]),
+        groups=cast(int, given.get("groups", 1)),
+        **geometry,
+    )
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    pair = tuple(value) if isinstance(value, Sequence) else (value,)
+    return (pair * 2)[:2]
+
+
+def _padding(value: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    if value == "valid":
+        return (0, 0)
+    if value == "same":  # odd kernels; an even one pads unevenly, which the moments of the inputs hardly notice
+        return cast(tuple[int, int], tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True)))
+    return _pair(value)
+
+
+def _norm(model: nn.Module, node: fx.Node) -> str | None:
+    if len(node.users) != 1:
+        return None
+    (user,) = node.users
+    if user.op != "call_module":
+        return None
+    module = model.get_submodule(str(user.target))
+    ours = isinstance(module, NORMS) and module.affine and module.running_mean is not None
+    return str(user.target) if ours else None
+
+
+class Walk:
+    """Computes a network for many batches at once, a step at a time; what no later step needs is forgotten.
+
+    Args:
+        model: in eval mode.
+        graph: its steps.
+        batches: of images, (N, C, H, W) each.
+
+    """
+
+    def __init__(self, model: nn.Module, graph: fx.Graph, batches: Sequence[Tensor]) -> None:
+        self.model = model
+        self.graph = graph
+        self.batches = batches
+        self.values: dict[fx.Node, Any] = {}
+        self._last_use = {used: node for node in graph.nodes for used in node.all_input_nodes}
+
+    def compute(self, node: fx.Node) -> None:
+        """Do a step whose inputs are there."""
+        self.values[node] = self._outputs(node, self.values, len(self.batches))
+
+    def forget(self, node: fx.Node) -> None:
+        """Drop what `node` was the last to use."""
+        self._drop(node, self.values)
+
+    def with_weight(self, node: fx.Node, weight: Tensor, last: int) -> list[Tensor]:
+        """The outputs of a layer whose inputs are there, if it had another weight, for the last batches alone."""
+        values = _last(self.values, last) | {cast(fx.Node, node.args[1]): weight}
+        return cast(list[Tensor], self._outputs(node, values, last))
+
+    def ended(self, node: fx.Node, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """The network's outputs for the last batches, if those of `node`, which is due, were these."""
+        values = _last(self.values, len(outputs)) | {node: list(outputs)}
+        steps = list(self.graph.nodes)
+        for later in steps[steps.index(node) + 1 :]:
+            values[later] = self._outputs(later, values, len(outputs))
+            self._drop(later, values)
+        return cast(list[Tensor], values[steps[-1]])
+
+    def _drop(self, node: fx.Node, values: dict[fx.Node, Any]) -> None:
+        for used in node.all_input_nodes:
+            if self._last_use[used] is node:
+                values.pop(used, None)
+
+    @torch.no_grad()
+    def _outputs(self, node: fx.Node, values: Mapping[fx.Node, Any], count: int) -> Any:
+        """A list, one entry a batch; of what does not depend on the images the thing itself."""
+        if node.op == "get_attr":
+            return _attribute(self.model, str(node.target))
+        if node.op == "placeholder":
+            return list(self.batches)
+        if node.op == "output":
+            return values[node.all_input_nodes[0]]
+        return [self._call(node, values, position) for position in range(count)]
+
+    def _call(self, node: fx.Node, values: Mapping[fx.Node, Any], position: int) -> Any:
+        def value(used: fx.Node) -> Any:
+            found = values[used]
+            return found[position] if isinstance(found, list) else found
+
+        args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
+        if node.op == "call_function":
+            return cast(Any, node.target)(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        return self.model.get_submodule(str(node.target))(*args, **kwargs)
+
+
+def _last(values: Mapping[fx.Node, Any], count: int) -> dict[fx.Node, Any]:
+    return {node: found[-count:] if isinstance(found, list) else found for node, found in values.items()}
+
+
+def _attribute(model: nn.Module, name: str) -> Any:
+    owner, _, key = name.rpartition(".")
+    return getattr(model.get_submodule(owner), key)
+
+
+def side_by_side(teacher: Walk, student: Walk) -> Iterator[fx.Node]:
+    """Each step of a graph that both share, when the teacher's values are there but only the inputs of the student's.
+
+    Whoever iterates may change the student's weights, and has to call `student.compute(node)`.
+    """
+    for node in student.graph.nodes:
+        teacher.compute(node)
+        yield node
+        teacher.forget(node)
+        student.forget(node)

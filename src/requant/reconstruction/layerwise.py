@@ -1,0 +1,111 @@
+"""Layer by layer, in the order of the network: round the weights, then give the outputs the teacher's statistics."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from requant.codebook import Codebook, index_dtype
+from requant.compression import place
+from requant.errors import UserError
+from requant.evaluation import evaluating
+from requant.progress import bar
+from requant.reconstruction.graph import NORMS, Layer, Walk, layers, side_by_side, trace
+from requant.reconstruction.moments import second_moments
+from requant.reconstruction.rounding import compensated_indices
+from requant.reconstruction.statistics import correction, mean_and_variance
+
+
+def reconstruct(
+    original: nn.Module, codebooks: Mapping[str, Codebook], batches: Sequence[Tensor]
+) -> tuple[nn.Module, dict[str, Codebook]]:
+    """A student on the same centroids, whose weights are chosen among them so that it computes what the original does.
+
+    Each layer sees what the student's layers before it make of the images. Its weights are rounded one after another,
+    errors made up for by those to come (`rounding`); then the batch norm behind it, or its bias, is set so that its
+    outputs have the original's mean (and deviation) in each channel. What has a codebook and is no layer's weight
+    stands still. No label is used, and nothing is trained by gradients.
+
+    Args:
+        original: the network before clustering; left as it is.
+        codebooks: by name; their centroids are kept, their indices are where those of layers that cannot be followed
+            (called more than once, or of other types than convolutions and linear layers) stay.
+        batches: images (N, C, H, W), without labels.
+
+    Returns:
+        The student and its codebooks.
+
+    Raises:
+        UserError: for a network whose steps cannot be listed, and for no images.
+
+    """
+    if not batches:
+        raise UserError("reconstruction needs images: give it one batch at least")
+    student = copy.deepcopy(original)
+    place(student, codebooks)
+    graph = trace(original)
+    found = dict(codebooks)
+    known = {node: layer for node, layer in layers(original, graph).items() if layer.weight in codebooks}
+    images = [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
+    with evaluating(original), evaluating(student), bar() as progress, torch.no_grad():
+        task = progress.add_task("reconstruct", total=len(known))
+        teacher_walk, student_walk = Walk(original, graph, images), Walk(student, graph, images)
+        for node in side_by_side(teacher_walk, student_walk):
+            layer = known.get(node)
+            if layer is not None:
+                found[layer.weight] = _rounded(original, student_walk, node, layer, codebooks[layer.weight])
+            student_walk.compute(node)
+            if layer is not None:
+                _correct_bias(teacher_walk, student_walk, node, layer, codebooks)
+                progress.advance(task)
+            elif _is_norm(original, node, codebooks):
+                _correct_norm(teacher_walk, student_walk, node)
+    return student, found
+
+
+def _rounded(original: nn.Module, walk: Walk, node: fx.Node, layer: Layer, codebook: Codebook) -> Codebook:
+    """The codebook with new indices, which the student's weight follows."""
+    weight = original.get_parameter(layer.weight)
+    moments = second_moments(layer, weight, walk.values[cast(fx.Node, node.args[0])])
+    indices = compensated_indices(weight, moments, torch.from_numpy(codebook.centroids).to(weight.device))
+    found: Any = indices.cpu().numpy().astype(index_dtype(codebook.k))
+    rounded = Codebook(codebook.centroids, found)
+    place(walk.model, {layer.weight: rounded})
+    return rounded
+
+
+def _is_norm(model: nn.Module, node: fx.Node, codebooks: Mapping[str, Codebook]) -> bool:
+    """Whether the step is a batch norm that may be changed."""
+    if node.op != "call_module":
+        return False
+    name = str(node.target)
+    module = model.get_submodule(name)
+    free = not codebooks.keys() & {f"{name}.weight", f"{name}.bias"}
+    return isinstance(module, NORMS) and module.affine and module.running_mean is not None and free
+
+
+def _correct_norm(teacher: Walk, student: Walk, node: fx.Node) -> None:
+    norm = cast(_BatchNorm, student.model.get_submodule(str(node.target)))
+    scale, shift = correction(student.values[node], teacher.values[node])
+    norm.weight.copy_(norm.weight * scale)
+    norm.bias.copy_(norm.bias * scale + shift)
+    student.compute(node)
+
+
+def _correct_bias(teacher: Walk, student: Walk, node: fx.Node, layer: Layer, codebooks: Mapping[str, Codebook]) -> None:
+    if layer.bias is None or layer.norm is not None or layer.bias in codebooks:
+        return
+    bias = student.model.get_parameter(layer.bias)
+    wanted, found = (mean_and_variance(walk.values[node])[0] for walk in (teacher, student))
+    bias.copy_(bias + (wanted - found).float())
+    student.compute(node)
+
+
+def batches_of(images: Any, count: int, size: int) -> list[Tensor]:
+    """The first `count` images in batches of `size`; `images` as `requant.data.unlabeled` gives them."""
+    places = np.arange(min(count, len(images)))
+    return [images.__getitems__(part.tolist()) for part in np.split(places, range(size, len(places), size))]

@@ -1,0 +1,56 @@
+"""Second moments of what a layer's weights are multiplied with: how errors of the weights add up in its outputs."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from requant.reconstruction.graph import Layer
+
+ROWS_A_VALUE = 40  # products that a moment is the mean of, for each value that an output is made of
+LEAST_ROWS = 8192
+
+
+def second_moments(layer: Layer, weight: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """E[x x^T] for the C values x that one output of a layer is computed from.
+
+    Positions of the output are sampled in an even grid where there are more than it takes.
+
+    Args:
+        layer: a convolution or a linear layer.
+        weight: its weights, for their shape.
+        inputs: batches of what comes in.
+
+    Returns:
+        (groups, C, C), C = in / groups * height * width.
+
+    """
+    values = weight[0].numel()
+    wanted = max(LEAST_ROWS, ROWS_A_VALUE * values)
+    total, count = torch.zeros(layer.groups, values, values, device=weight.device), 0
+    for position, batch in enumerate(inputs):
+        rows = _rows(layer, weight, batch, wanted // len(inputs), position)
+        total.baddbmm_(rows.transpose(1, 2), rows)
+        count += rows.shape[1]
+    return total / count
+
+
+def _rows(layer: Layer, weight: Tensor, images: Tensor, wanted: int, position: int) -> Tensor:
+    """(groups, rows, C) the values that sampled outputs are computed from."""
+    if weight.ndim == 2:
+        rows = images.reshape(1, -1, weight.shape[1])
+        step = max(1, rows.shape[1] // max(1, wanted))
+        return rows[:, position % step :: step]
+    height, width = layer.padding
+    padded = F.pad(images, (width, width, height, height)) if height or width else images
+    patches = padded
+    for axis, kernel, stride, dilation in zip((2, 3), weight.shape[2:], layer.stride, layer.dilation, strict=True):
+        patches = patches.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    outputs = patches.shape[0] * patches.shape[2] * patches.shape[3]
+    step = max(1, math.isqrt(outputs // max(1, wanted)))
+    patches = patches[:, :, position % step :: step, (position // step) % step :: step]
+    n, channels, *rest = patches.shape
+    grouped = patches.reshape(n, layer.groups, channels // layer.groups, *rest)
+    return grouped.permute(1, 0, 3, 4, 2, 5, 6).reshape(layer.groups, -1, weight[0].numel())

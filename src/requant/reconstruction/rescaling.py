@@ -1,0 +1,41 @@
+"""Other weights for the same function, which take fewer bytes."""
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from requant.reconstruction.graph import NORMS, Layer
+
+
+@torch.no_grad()
+def fold_statistics(model: nn.Module) -> None:
+    """Take each batch norm's running mean and variance into its scale and shift, in place; they become 0 and 1."""
+    for norm in model.modules():
+        if isinstance(norm, NORMS) and norm.affine and norm.running_mean is not None:
+            scale = norm.weight / torch.sqrt(cast(Tensor, norm.running_var) + norm.eps)
+            norm.bias.sub_(norm.running_mean * scale)
+            norm.weight.copy_(scale)
+            norm.running_mean.zero_()
+            cast(Tensor, norm.running_var).fill_(1 - norm.eps)
+
+
+@torch.no_grad()
+def divide(model: nn.Module, layer: Layer, by: float) -> None:
+    """Divide a layer's weights, in place, and multiply the scale of the batch norm behind it.
+
+    The batch norm's statistics must be 0 and 1 (`fold_statistics`).
+    """
+    assert layer.norm is not None
+    for name in filter(None, (layer.weight, layer.bias)):
+        model.get_parameter(name).div_(by)
+    cast(_BatchNorm, model.get_submodule(layer.norm)).weight.mul_(by)
+
+
+@torch.no_grad()
+def shorten(parameters: Iterable[nn.Parameter]) -> None:
+    """Round to the 8 significant bits of bfloat16, in place: half of the bytes of float32 then compress to nothing."""
+    for parameter in parameters:
+        parameter.copy_(parameter.bfloat16())

@@ -1,0 +1,63 @@
+"""Rounding weights to centroids so that their errors cancel in the layer's outputs.
+
+The weights of an output are rounded one after another; the error of each is made up for, as far as the second moments
+of the inputs allow, by those still to come (Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative
+Pre-trained Transformers", ICLR 2023; here with any sorted centroids instead of a uniform grid).
+"""
+
+import torch
+from torch import Tensor
+
+DAMPING = 0.01  # of the mean second moment, added to each
+BLOCK = 64  # values whose errors reach the ones after the block in one product
+
+
+def compensated_indices(weight: Tensor, moments: Tensor, centroids: Tensor) -> Tensor:
+    """The centroid of each weight.
+
+    Args:
+        weight: (out, ...) of a layer.
+        moments: (groups, C, C) of its inputs, C values an output.
+        centroids: (k,) sorted.
+
+    Returns:
+        int64, the weight's shape.
+
+    """
+    groups, size = moments.shape[:2]
+    target = weight.reshape(groups, -1, size).float().clone()
+    damped = moments.double()
+    damped.diagonal(dim1=1, dim2=2).add_(_floor(damped) * DAMPING)
+    order = damped.diagonal(dim1=1, dim2=2).mean(0).argsort(descending=True, stable=True)
+    damped = damped[:, order][:, :, order]
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    factor = torch.linalg.cholesky(inverse, upper=True).float()
+    found = _rounded(target[:, :, order], factor, centroids.float())
+    indices = torch.empty_like(found)
+    indices[:, :, order] = found
+    return indices.reshape(weight.shape)
+
+
+def _floor(moments: Tensor) -> Tensor:
+    """(groups, 1) the mean second moment; where all is zero, 1: nothing reaches the outputs."""
+    mean = moments.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+    return torch.where(mean > 0, mean, torch.ones_like(mean) / DAMPING)
+
+
+def _rounded(target: Tensor, factor: Tensor, centroids: Tensor) -> Tensor:
+    """(groups, R, C) indices; `factor` is the upper Cholesky factor of the inverse moments. Changes `target`."""
+    cuts = (centroids[1:] + centroids[:-1]) / 2
+    size = target.shape[2]
+    indices = torch.empty(target.shape, dtype=torch.int64, device=target.device)
+    for begin in range(0, size, BLOCK):
+        end = min(size, begin + BLOCK)
+        block, errors = target[:, :, begin:end], torch.empty_like(target[:, :, begin:end])
+        for place in range(begin, end):
+            column = target[:, :, place].contiguous()
+            chosen = torch.bucketize(column, cuts)
+            indices[:, :, place] = chosen
+            errors[:, :, place - begin] = (column - centroids[chosen]) / factor[:, place, place, None]
+            follows = factor[:, None, place, place + 1 : end]
+            block[:, :, place + 1 - begin :] -= errors[:, :, place - begin, None] * follows
+        target[:, :, end:] -= errors @ factor[:, begin:end, end:]
+    return indices

@@ -1,0 +1,79 @@
+"""How far the outputs move when one layer alone is rounded: what a layer's precision is worth, measured."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from requant.codebook import Codebook
+from requant.evaluation import evaluating
+from requant.progress import bar
+from requant.reconstruction.graph import Layer, Walk, layers, trace
+from requant.reconstruction.moments import second_moments
+from requant.reconstruction.rounding import compensated_indices
+from requant.reconstruction.statistics import correction
+
+
+def divergences(
+    model: nn.Module, codebooks: Mapping[str, Codebook], batches: Sequence[Tensor], held_out: int
+) -> dict[str, float]:
+    """For each layer the mean KL(outputs || outputs with this layer alone rounded), in nats, by the weight's name.
+
+    A layer is rounded as in `reconstruct`: errors made up for, then its outputs' statistics corrected. Everything
+    before it is computed once for all layers; what follows, for each.
+
+    Args:
+        model: left as it is.
+        codebooks: of the layers to measure.
+        batches: images (N, C, H, W), without labels.
+        held_out: how many of the last batches to measure on; the weights are rounded to suit the others.
+
+    """
+    graph = trace(model)
+    known = {node: layer for node, layer in layers(model, graph).items() if layer.weight in codebooks}
+    walk, found = Walk(model, graph, [b.contiguous(memory_format=torch.channels_last) for b in batches]), {}
+    with evaluating(model), _nothing_in_place(model), bar() as progress, torch.no_grad():
+        task = progress.add_task("measure layers", total=len(known))
+        wanted = [model(batch).log_softmax(1) for batch in walk.batches[-held_out:]]
+        for node in graph.nodes:
+            if (layer := known.get(node)) is not None:
+                outputs = _outputs_if_rounded(walk, node, layer, codebooks[layer.weight], held_out)
+                found[layer.weight] = _divergence(wanted, outputs)
+                progress.advance(task)
+            walk.compute(node)
+            walk.forget(node)
+    return found
+
+
+def _outputs_if_rounded(walk: Walk, node: fx.Node, layer: Layer, codebook: Codebook, held_out: int) -> list[Tensor]:
+    """The network's outputs if this layer were rounded."""
+    weight = walk.model.get_parameter(layer.weight)
+    moments = second_moments(layer, weight, walk.values[cast(fx.Node, node.args[0])][:-held_out])
+    centroids = torch.from_numpy(codebook.centroids).to(weight.device)
+    rounded = torch.empty_like(weight).copy_(centroids[compensated_indices(weight, moments, centroids)])
+    changed = walk.with_weight(node, rounded, held_out)
+    scale, shift = correction(changed, walk.with_weight(node, weight, held_out), deviations=layer.norm is not None)
+    shape = (-1, *[1] * (changed[0].ndim - 2))
+    return walk.ended(node, [values * scale.reshape(shape) + shift.reshape(shape) for values in changed])
+
+
+def _divergence(wanted: Sequence[Tensor], outputs: Sequence[Tensor]) -> float:
+    pairs = zip(wanted, outputs, strict=True)
+    total = sum(float(F.kl_div(o.log_softmax(1), w, log_target=True, reduction="sum")) for w, o in pairs)
+    return total / sum(len(batch) for batch in wanted)
+
+
+@contextmanager
+def _nothing_in_place(model: nn.Module) -> Iterator[None]:
+    """Modules that overwrite their input would spoil what several walks share."""
+    changed: list[Any] = [module for module in model.modules() if getattr(module, "inplace", False)]
+    for module in changed:
+        module.inplace = False
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.inplace = True

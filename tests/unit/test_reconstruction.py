@@ -1,0 +1,331 @@
+"""Reconstruction and plan=auto, part by part."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from requant.auto import Grids, fit_size, grids, in_units, measured, on_grid
+from requant.clustering import cluster
+from requant.codebook import Codebook
+from requant.compression import Compressed, check_placed, compress
+from requant.errors import UserError
+from requant.models import Architecture, build
+from requant.reconstruction import batches_of, reconstruct
+from requant.reconstruction.curvature import fisher
+from requant.reconstruction.graph import Layer, Walk, layers, side_by_side, trace
+from requant.reconstruction.moments import second_moments
+from requant.reconstruction.rounding import compensated_indices
+from requant.reconstruction.sensitivity import divergences
+from requant.reconstruction.statistics import correction, mean_and_variance
+from requant.retraining.unlabeled import TensorImages
+
+ARCHITECTURES = {
+    "vgg": Architecture("vgg16_cifar", classes=10, image_size=32, width=0.125),
+    "resnet": Architecture("resnet50_cifar_s2", classes=10, image_size=32, width=0.125),
+}
+
+
+class Small(nn.Module):
+    """Every kind of layer that is followed: strided, grouped, dilated, depthwise, with and without batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8, bias=False)
+        self.norm2 = nn.BatchNorm2d(8)
+        self.grouped = nn.Conv2d(8, 8, 1, groups=2)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = F.relu(self.norm(self.stem(images)))
+        hidden = hidden + F.relu(self.norm2(self.depthwise(hidden)), inplace=True)
+        return self.fc(F.relu(self.grouped(hidden)).mean((2, 3)))
+
+
+def small(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model = Small()
+    for norm in (model.norm, model.norm2):
+        nn.init.uniform_(norm.weight, 0.5, 2.0)
+        nn.init.normal_(norm.bias)
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.1, 2.0)
+    return model.eval()
+
+
+def images(count: int, size: int = 16, seed: int = 1) -> Tensor:
+    """Smooth, so that neighbouring pixels are alike, as in photographs."""
+    noise = torch.randn(count, 3, size // 4, size // 4, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(noise, scale_factor=4, mode="bilinear")
+
+
+def divergence(student: nn.Module, teacher: nn.Module, batch: Tensor) -> float:
+    with torch.no_grad():
+        outputs = student(batch).log_softmax(1), teacher(batch).log_softmax(1)
+    return float(F.kl_div(*outputs, log_target=True, reduction="batchmean"))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_walk_computes_what_the_network_computes(name: str) -> None:
+    model = build(ARCHITECTURES[name]).eval()
+    batches = [images(2, 32), images(3, 32, seed=2)]
+    graph = trace(model)
+    walks = Walk(model, graph, batches), Walk(model, graph, batches)
+    for node in side_by_side(*walks):
+        walks[1].compute(node)
+    last = list(graph.nodes)[-1]
+    for walk in walks:
+        assert len(walk.values) == 1  # all else is forgotten
+        for batch, found in zip(batches, walk.values[last], strict=True):
+            assert torch.equal(found, model(batch))
+
+
+def test_layers_are_found_with_their_geometry_and_norms() -> None:
+    model = small()
+    found = {layer.weight: layer for layer in layers(model, trace(model)).values()}
+    assert found == {
+        "stem.weight": Layer("stem.weight", None, "norm", (2, 2), (1, 1), (1, 1), 1),
+        "depthwise.weight": Layer("depthwise.weight", None, "norm2", (1, 1), (2, 2), (2, 2), 8),
+        "grouped.weight": Layer("grouped.weight", "grouped.bias", None, (1, 1), (0, 0), (1, 1), 2),
+        "fc.weight": Layer("fc.weight", "fc.bias", None),
+    }
+
+
+def test_a_layer_that_is_called_twice_is_left_out() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.once, self.shared = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, values: Tensor) -> Tensor:
+            return self.shared(self.shared(self.once(values)))
+
+    model = Twice()
+    assert [layer.weight for layer in layers(model, trace(model)).values()] == ["once.weight"]
+
+
+def test_a_network_whose_path_depends_on_its_values_is_refused() -> None:
+    class Branches(nn.Module):
+        def forward(self, values: Tensor) -> Tensor:
+            return values if values.sum() > 0 else -values
+
+    with pytest.raises(UserError, match="retrain=proposed takes any network"):
+        trace(Branches())
+
+
+def test_second_moments_are_those_of_the_unfolded_inputs() -> None:
+    batches = [images(2, 12), images(1, 12, seed=3)]
+    layer = Layer("w", None, None, stride=(2, 1), padding=(1, 2), dilation=(2, 1))
+    found = second_moments(layer, torch.zeros(5, 3, 3, 2), batches)
+    rows = [F.unfold(b, (3, 2), dilation=(2, 1), padding=(1, 2), stride=(2, 1)) for b in batches]
+    rows = torch.cat([r.transpose(1, 2).reshape(-1, 18) for r in rows])
+    assert found.shape == (1, 18, 18)
+    assert torch.allclose(found[0], rows.T @ rows / len(rows), atol=1e-5)
+
+
+def test_second_moments_of_groups_and_of_linear_layers() -> None:
+    batch = torch.randn(4, 6, 5, 5)
+    grouped = second_moments(Layer("w", None, None, groups=3), torch.zeros(9, 2, 1, 1), [batch])
+    rows = batch.movedim(1, -1).reshape(-1, 3, 2)
+    assert torch.allclose(grouped, torch.einsum("ngi,ngj->gij", rows, rows) / len(rows), atol=1e-5)
+    flat = torch.randn(7, 4)
+    assert torch.allclose(second_moments(Layer("w", None, None), torch.zeros(2, 4), [flat])[0], flat.T @ flat / 7)
+
+
+def test_many_positions_are_sampled_evenly() -> None:
+    batch = torch.randn(64, 2, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = second_moments(Layer("w", None, None), torch.zeros(3, 2, 1, 1), [batch] * 2)
+    assert torch.allclose(found[0], torch.eye(2), atol=0.05)
+
+
+def test_without_correlations_the_nearest_centroid_is_chosen() -> None:
+    weight, centroids = torch.randn(6, 8), torch.tensor([-1.0, -0.2, 0.3, 2.0])
+    nearest = (weight[..., None] - centroids).abs().argmin(-1)
+    assert (compensated_indices(weight, torch.eye(8)[None], centroids) == nearest).all()
+    assert (compensated_indices(weight, torch.zeros(1, 8, 8), centroids) == nearest).all()  # nothing comes in
+
+
+@given(seed=st.integers(0, 10_000), values=st.sampled_from([2, 5, 70, 130]), groups=st.sampled_from([1, 3]))
+def test_compensated_errors_are_smaller_in_the_outputs(seed: int, values: int, groups: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(groups, values, values, generator=random) / values**0.5
+    rows = torch.randn(groups, 400, values, generator=random) @ mixing + torch.randn(groups, 400, 1, generator=random)
+    moments = rows.transpose(1, 2) @ rows / 400
+    weight = torch.randn(groups * 4, values, generator=random)
+    centroids = torch.linspace(-3, 3, 9)
+
+    def error(indices: Tensor) -> float:
+        difference = (centroids[indices] - weight).reshape(groups, 4, values)
+        return float((difference @ rows.transpose(1, 2)).square().sum())
+
+    nearest = (weight[..., None] - centroids).abs().argmin(-1)
+    found = compensated_indices(weight, moments, centroids)
+    assert error(found) <= error(nearest) * 1.5  # not each time, as it looks no further ahead
+
+
+def test_corrected_channels_have_the_wanted_mean_and_deviation() -> None:
+    teacher, student = [torch.randn(8, 5, 4, 4) * 1.5 + 1, torch.randn(3, 5, 4, 4)], [torch.randn(8, 5, 4, 4)] * 2
+    student[0][:, 4], student[1][:, 4] = 3.0, 3.0  # constant: shifted only
+    scale, shift = correction(student, teacher)
+    fixed = [batch * scale[:, None, None] + shift[:, None, None] for batch in student]
+    (mean, variance), (wanted_mean, wanted_variance) = mean_and_variance(fixed), mean_and_variance(teacher)
+    assert torch.allclose(mean, wanted_mean, atol=1e-5)
+    assert torch.allclose(variance[:4], wanted_variance[:4], rtol=1e-3)
+    assert scale[4] == 1
+    assert torch.equal(correction(student, teacher, deviations=False)[0], torch.ones(5))
+
+
+def test_fisher_information_is_the_curvature_of_the_divergence() -> None:
+    """Of one logistic output: p (1 - p) x^2, whatever class is drawn its expectation."""
+    model = nn.Linear(1, 2, bias=False)
+    nn.init.zeros_(model.weight)
+    found = fisher(model, [torch.full((1, 1), 2.0)] * 50)["weight"]
+    assert torch.allclose(found, torch.ones(2, 1))  # (1/2 * 2)^2 for either class
+    assert model.weight.grad is None
+
+
+def codebooks_of(model: nn.Module, k: int) -> dict[str, Codebook]:
+    return {name: cluster(p.detach(), k, name=name) for name, p in model.named_parameters() if p.ndim > 1}
+
+
+def test_reconstruction_comes_closer_than_clustering() -> None:
+    model = small()
+    before = copy.deepcopy(model.state_dict())
+    plain = compress(model, [{"kind": "weight", "centroids": 4}], torch.zeros(1, 3, 16, 16))
+    student, codebooks = reconstruct(model, plain.codebooks, [images(32, seed=s) for s in (1, 2)])
+    held_out = images(64, seed=9)
+    assert divergence(student, model, held_out) < 0.5 * divergence(plain.model, model, held_out)
+    check_placed(student, codebooks)
+    for name, book in codebooks.items():
+        assert np.array_equal(book.centroids, plain.codebooks[name].centroids)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    again, same = reconstruct(model, plain.codebooks, [images(32, seed=s) for s in (1, 2)])
+    assert all(
+        torch.equal(a, b) for a, b in zip(student.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    assert all(np.array_equal(codebooks[name].indices, same[name].indices) for name in same)
+
+
+def test_what_has_a_codebook_and_is_no_layers_weight_stands_still() -> None:
+    model = small()
+    codebooks = codebooks_of(model, 4)
+    for name in ("norm.weight", "fc.bias"):
+        codebooks[name] = cluster(model.get_parameter(name).detach(), 1, name=name)
+    student, found = reconstruct(model, codebooks, [images(16)])
+    check_placed(student, found)
+    assert found["fc.bias"] is codebooks["fc.bias"]
+    assert torch.equal(student.norm.bias, model.norm.bias)  # its scale may not follow
+    assert not torch.equal(student.norm2.bias, model.norm2.bias)
+
+
+def test_reconstruction_without_images_is_refused() -> None:
+    with pytest.raises(UserError, match="one batch at least"):
+        reconstruct(small(), {}, [])
+
+
+def test_divergences_are_those_of_layers_rounded_alone() -> None:
+    model = small()
+    codebooks = codebooks_of(model, 3)
+    batches = [images(32, seed=s) for s in (1, 2, 3)]
+    found = divergences(model, codebooks, batches, held_out=1)
+    assert found.keys() == codebooks.keys()
+    for name, value in found.items():
+        student, _ = reconstruct(model, {name: codebooks[name]}, batches[:2])
+        assert value == pytest.approx(divergence(student, model, batches[2]), rel=0.5, abs=1e-3)
+
+
+def test_compensated_errors_are_much_smaller_where_inputs_are_alike() -> None:
+    rows = torch.randn(2000, 64, generator=torch.Generator().manual_seed(0)) + 3 * torch.ones(1, 64)
+    weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
+    centroids = torch.linspace(-3, 3, 9)
+    nearest = (weight[..., None] - centroids).abs().argmin(-1)
+    found = compensated_indices(weight, (rows.T @ rows / 2000)[None], centroids)
+    error, plain = (float(((centroids[i] - weight) @ rows.T).square().sum()) for i in (found, nearest))
+    assert error < 0.2 * plain
+
+
+@given(
+    values=st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=50),
+    width=st.floats(1e-6, 1e3),
+)
+def test_grids_hold_zero_and_round_to_the_nearest_step(values: list[float], width: float) -> None:
+    weight = torch.tensor(values)
+    book = on_grid(weight, width)
+    assert book.k % 2 == 1
+    assert book.k <= 255
+    assert book.centroids[book.k // 2] == 0
+    step = max(width, float(weight.abs().max()) / 127.49)
+    assert np.abs(book.dense() - weight.numpy()).max() <= step * 0.5001
+
+
+def example_grids() -> Grids:
+    return grids(small(), torch.zeros(1, 3, 16, 16), images(20).split(1))
+
+
+def entropy_bytes(compressed: Compressed) -> float:
+    return sum(book.entropy_bits * book.indices.size for book in compressed.codebooks.values()) / 8
+
+
+def test_the_network_before_rounding_is_the_same_function() -> None:
+    batch, found = images(8), example_grids()
+    assert torch.allclose(found.base(batch), small()(batch), atol=1e-4)
+    rounded = found.at(0.05)
+    units, books = in_units(found, rounded.model, rounded.codebooks)
+    check_placed(units, books)
+    assert books["stem.weight"].centroids[-1] == books["stem.weight"].k // 2
+    assert torch.allclose(units(batch), rounded.model(batch), atol=0.2)
+    short = units.norm.weight.detach()
+    assert torch.equal(short, short.bfloat16().float())
+
+
+@pytest.mark.parametrize("reconstructed", [False, True])
+def test_a_size_is_met(reconstructed: bool) -> None:
+    found = example_grids()
+    batches = [images(16)] if reconstructed else []
+    result = fit_size(found, lambda compressed: round(entropy_bytes(compressed)) + 500, 700, batches)
+    assert abs(entropy_bytes(result) + 500 - 700) <= (8 if reconstructed else 2)
+    assert [assignment.tensor.layer for assignment in result.assignments] == [1, 2, 3, 4]
+
+
+def test_measured_steps_are_finer_where_the_outputs_move_more() -> None:
+    found = example_grids()
+    better = measured(found, 0.3, [images(16, seed=s) for s in range(4)])
+    changes = {name: better.widths[name] / width for name, width in found.widths.items()}
+    assert min(changes.values()) < 1 < max(changes.values())
+    rounded = found.at(0.3)
+    moves = divergences(found.base, rounded.codebooks, [images(16, seed=s) for s in range(4)], held_out=1)
+    worth = {name: moves[name] / rounded.codebooks[name].indices.size for name in moves}
+    assert min(changes, key=changes.__getitem__) == max(worth, key=worth.__getitem__)
+
+
+def test_a_size_that_cannot_be_had_is_refused() -> None:
+    with pytest.raises(UserError, match=r"set a greater target\.size_mb"):
+        fit_size(example_grids(), lambda compressed: round(entropy_bytes(compressed)) + 5000, 4000)
+
+
+def test_networks_without_layers_and_images_without_effect_are_refused() -> None:
+    with pytest.raises(UserError, match=r"give plan\.rules"):
+        grids(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12)), torch.zeros(1, 3, 2, 2), [])
+    dead = small()
+    nn.init.zeros_(dead.fc.weight)
+    nn.init.zeros_(dead.fc.bias)
+    dead.norm.bias.data.fill_(-100.0)
+    dead.norm2.bias.data.fill_(-100.0)
+    nn.init.constant_(dead.grouped.bias, -1.0)
+    with pytest.raises(UserError, match="no weight that changes the outputs"):
+        grids(dead, torch.zeros(1, 3, 16, 16), images(3).split(1))
+
+
+def test_batches_hold_the_first_images_in_order() -> None:
+    stack = torch.arange(10.0).reshape(10, 1, 1, 1)
+    found = batches_of(TensorImages(stack), 7, 3)
+    assert [len(batch) for batch in found] == [3, 3, 1]
+    assert torch.equal(torch.cat(found), stack[:7])
+    assert len(torch.cat(batches_of(TensorImages(stack), 99, 4))) == 10

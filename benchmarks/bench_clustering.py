@@ -1,9 +1,9 @@
 """Clustering against other libraries: seconds, squared error over the optimum, memory; ratios from one run.
 
-python -m benchmarks.bench_clustering [--data NAME]... [--centroids K]... [--limit SECONDS] [--markdown FILE]
+python -m benchmarks.bench_clustering; --help lists how to measure only some, and to write the tables to a file.
 
-Each library clusters each set of arrays in a process of its own, so that its peak memory is its own and what takes too
-long can be ended; what is left out is named. Needs the extras models and peers.
+Each library has a process of its own for each number of centroids, so that its peak memory is its own and what takes
+too long can be ended; what is left out is named. Needs the extras models and peers.
 """
 
 import argparse
@@ -13,8 +13,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,7 +26,8 @@ from benchmarks.clusterers import CLUSTERERS, MODULES, why_not
 from benchmarks.clustering_data import DATA
 
 CENTROIDS = (16, 32, 256)
-LIMIT = 90.0  # seconds for a library and its numbers of centroids, start-up included
+LIMIT = 90.0  # seconds for a library, start-up included
+SHOWN = 90  # characters of what a library that failed says
 COLUMNS = ("method", "k", "seconds", "copies", "x kmeans", "error / optimum", "bytes a value", "runs")
 
 Row: TypeAlias = tuple[str, int, dict[str, float] | str]
@@ -45,7 +46,7 @@ def main() -> None:
     args = parser.parse_args()
     centroids = sorted(args.centroids or CENTROIDS)
     if args.one:
-        measure_one(args.one[0], Path(args.one[1]), centroids)
+        measure_one(args.one[0], Path(args.one[1]), centroids[0])
         return
     text = [machine()]
     Console(width=110).print(text[0])
@@ -58,14 +59,13 @@ def main() -> None:
             args.markdown.write_text("\n".join(text))
 
 
-def measure_one(method: str, file: Path, centroids: list[int]) -> None:
-    """In the process of its own: a line of JSON for each number of centroids."""
+def measure_one(method: str, file: Path, k: int) -> None:
+    """In the process of its own: print what was measured as JSON."""
     from benchmarks.measuring import measure
 
     with np.load(file) as arrays:
         values = [arrays[name] for name in arrays.files]
-    for k in centroids:
-        print(json.dumps(measure(method, values, k)), flush=True)
+    print(json.dumps(measure(method, values, k)))
 
 
 def measure_data(name: str, methods: list[str], centroids: list[int], limit: float) -> tuple[str, list[Row]]:
@@ -78,28 +78,23 @@ def measure_data(name: str, methods: list[str], centroids: list[int], limit: flo
         np.savez(file, *arrays)
         arrays.clear()
         before = os.getloadavg()[0]
-        for method in methods:
-            rows += _rows(method, file, centroids, largest, limit)
+        for method, k in product(methods, centroids):
+            rows.append((method, k, why_not(method, largest, k) or _measured(method, k, file, limit)))
     load = f"load {before:.1f} before, {os.getloadavg()[0]:.1f} after"
     return f"{name}: {total:,} values, the largest array {largest:,}; {load}", rows
 
 
-def _rows(method: str, file: Path, centroids: list[int], largest: int, limit: float) -> Iterator[Row]:
-    possible = [k for k in centroids if why_not(method, largest, k) is None]
-    found = iter(_measured(method, file, possible, limit) if possible else [])
-    for k in centroids:
-        yield method, k, why_not(method, largest, k) or next(found, f"not done after {limit:.0f} s")
-
-
-def _measured(method: str, file: Path, centroids: list[int], limit: float) -> list[dict[str, float]]:
-    """What a process of its own has measured before the limit, in the order of the centroids."""
-    flags = [flag for k in centroids for flag in ("--centroids", str(k))]
-    command = [sys.executable, "-m", "benchmarks.bench_clustering", "--one", method, str(file), *flags]
+def _measured(method: str, k: int, file: Path, limit: float) -> dict[str, float] | str:
+    """What a process of its own measures, or why it does not."""
+    command = [sys.executable, "-m", "benchmarks.bench_clustering", "--one", method, str(file), "--centroids", str(k)]
     try:
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=limit).stdout
-    except subprocess.TimeoutExpired as stopped:
-        output = stopped.stdout or b""
-    return [json.loads(line) for line in output.splitlines()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return f"not done after {limit:.0f} s"
+    if done.returncode:
+        return f"failed: {(done.stderr.splitlines() or ['killed'])[-1][-SHOWN:]}"
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def _cells(row: Row, rows: list[Row]) -> list[str]:

@@ -14,6 +14,8 @@ from requant.clustering import cluster
 Clusters: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 """(k,) centroids, and (n,) indices as the library gives them."""
 
+Clusterer: TypeAlias = Callable[[NDArray[np.float32], int], Clusters]
+
 
 def _requant(method: str, values: NDArray[np.float32], k: int) -> Clusters:
     with warnings.catch_warnings():
@@ -64,10 +66,8 @@ def _coremltools(values: NDArray[np.float32], k: int) -> Clusters:
     return centroids.numpy(), labels.numpy()
 
 
-OURS: dict[str, Callable[[NDArray[np.float32], int], Clusters]] = {
-    method: partial(_requant, method) for method in ("kmeans", "equal_population", "linear")
-}
-PEERS: dict[str, Callable[[NDArray[np.float32], int], Clusters]] = {
+OURS: dict[str, Clusterer] = {method: partial(_requant, method) for method in ("kmeans", "equal_population", "linear")}
+PEERS: dict[str, Clusterer] = {
     "faiss": _faiss,
     "flash1dkmeans": _flash1dkmeans,
     "kmeans1d": _kmeans1d,

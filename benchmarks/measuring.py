@@ -1,6 +1,5 @@
 """Seconds, peak memory and squared error of one way to cluster; for a process of its own (Linux)."""
 
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.clusterers import CLUSTERERS, Clusters
+from benchmarks.clusterers import CLUSTERERS, Clusterer, Clusters
 from requant.codebook import Codebook, index_dtype
 
 RUNS = 7
@@ -20,42 +19,45 @@ def measure(name: str, arrays: list[NDArray[np.float32]], k: int) -> dict[str, f
     """Cluster the arrays one after another, several times.
 
     Returns:
-        seconds (median), least, runs; copy (seconds to copy the arrays, median of as many, taken in turn); error
-        (squared, summed); bytes (peak memory beyond the arrays, a value of the largest array, the result included).
+        seconds and copy (to cluster and to copy the arrays, the least of `runs`, taken in turn: what else the machine
+        does only adds to them); error (squared, summed); bytes (peak memory beyond the arrays, a value of the largest
+        array, the result included).
 
     """
     clusterer = CLUSTERERS[name]
     for _ in range(2):
         clusterer(arrays[0][:WARM_UP], min(k, 16))
-    largest = max(arrays, key=len)
-    _reset_peak()
-    before = _status("VmRSS")
-    found: Clusters | None = clusterer(largest, k)
-    extra = _status("VmHWM") - before
-    assert found is not None
-    del found
-    seconds: list[float] = []
-    copies: list[float] = []
-    squared_error = 0.0
+    largest = max(array.size for array in arrays)
+    rounds: list[tuple[float, float]] = []
+    error, extra = 0.0, 0
     started = time.perf_counter()
-    while not seconds or (len(seconds) < RUNS and time.perf_counter() - started < BUDGET):
-        copies.append(sum(_seconds_to_copy(array) for array in arrays))
+    while not rounds or (len(rounds) < RUNS and time.perf_counter() - started < BUDGET):
+        copied = sum(_seconds_to_copy(array) for array in arrays)
         taken = 0.0
         for array in arrays:
-            begin = time.perf_counter()
-            found = clusterer(array, k)
-            taken += time.perf_counter() - begin
-            squared_error += 0.0 if seconds else _squared_error(array, found)
+            found, seconds, memory = _clustered(clusterer, array, k)
+            taken += seconds
+            if not rounds:
+                error += _squared_error(array, found)
+                extra = max(extra, memory if array.size == largest else 0)
             del found
-        seconds.append(taken)
+        rounds.append((taken, copied))
     return {
-        "seconds": statistics.median(seconds),
-        "least": min(seconds),
-        "runs": len(seconds),
-        "copy": statistics.median(copies),
-        "error": squared_error,
-        "bytes": extra / largest.size,
+        "seconds": min(taken for taken, _ in rounds),
+        "copy": min(copied for _, copied in rounds),
+        "runs": len(rounds),
+        "error": error,
+        "bytes": extra / largest,
     }
+
+
+def _clustered(clusterer: Clusterer, array: NDArray[np.float32], k: int) -> tuple[Clusters, float, int]:
+    """The clusters, the seconds, and the bytes of peak memory that they took."""
+    _reset_peak()
+    before = _status("VmRSS")
+    begin = time.perf_counter()
+    found = clusterer(array, k)
+    return found, time.perf_counter() - begin, _status("VmHWM") - before
 
 
 def _seconds_to_copy(array: NDArray[np.float32]) -> float:

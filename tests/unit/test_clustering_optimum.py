@@ -30,16 +30,21 @@ def case(name: str, seed: int) -> tuple[np.ndarray, int]:
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_kmeans_is_within_a_percent_of_the_optimum(name: str) -> None:
-    for seed in range(4):
+    for seed in range(2):
         assert ratio_to_the_optimum(*case(name, seed)) <= 1.01, seed
+
+
+def test_values_that_all_lie_in_fewer_bins_than_clusters() -> None:
+    """Five clusters so far apart that float32 leaves 159 values, in seven bins of the grid; it once was 217 times."""
+    assert ratio_to_the_optimum(draw("far clusters", 96, 100_000), 96) <= 1.01
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_kmeans_is_within_a_percent_of_the_optimum_on_thousands_of_draws(name: str) -> None:
-    """2,160 draws, and larger ones."""
+    """2,160 draws; and larger ones, the last of them more than are looked at one by one."""
     for seed in range(SEEDS):
         assert ratio_to_the_optimum(*case(name, seed)) <= 1.01, seed
-    for k in (24, 96, 256):
-        assert ratio_to_the_optimum(draw(name, k, 6000), k) <= 1.01, k
+    for n, k in ((6000, 24), (6000, 96), (6000, 256), (100_000, 24)):
+        assert ratio_to_the_optimum(draw(name, k, n), k) <= 1.01, (n, k)

@@ -105,6 +105,13 @@ def test_kmeans_is_optimal_on_few_values(values: np.ndarray, k: int) -> None:
     assert error <= 1.01 * least_squared_error(values, k) + rounding(values)
 
 
+@quick
+@given(VALUES, K)
+def test_more_centroids_never_raise_the_error_of_exact(values: np.ndarray, k: int) -> None:
+    fewer, more = (quiet_cluster(values, count, "exact").squared_error(values) for count in (k, k + 1))
+    assert more <= fewer * (1 + 1e-6) + rounding(values)
+
+
 def rounding(values: np.ndarray) -> float:
     """What rounding centroids to float32 may add to a squared error."""
     return values.size * (float(np.abs(values).max()) * 2.0**-23 + DENORMAL) ** 2

@@ -48,5 +48,5 @@ def _optimum(bins: Bins, centroids: int) -> tuple[NDArray[np.intp], float]:
             "take fewer centroids, or method kmeans, which stays within a percent of the optimum"
         )
     costs = IntervalCosts(bins.points, bins.mass)
-    firsts = optimal_firsts(costs, bins.size, centroids)
+    firsts = optimal_firsts(costs, bins.size, min(centroids, bins.size))
     return firsts, float(costs(firsts, np.append(firsts[1:], bins.size) - 1).sum())

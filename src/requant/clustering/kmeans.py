@@ -31,7 +31,8 @@ def kmeans(values: NDArray[np.float32], centroids: int, weights: NDArray[np.floa
 
 
 def least_error_firsts(bins: Bins, centroids: int) -> tuple[NDArray[np.intp], float]:
-    """The first bin of each cluster, (k,), and the squared error of the bins' points."""
+    """The first bin of each cluster, and the squared error of the bins' points; fewer bins are a cluster each."""
+    centroids = min(centroids, bins.size)
     costs = IntervalCosts(bins.points, bins.mass)
     return improved_firsts(costs, bins, _starts(bins, centroids))
 

@@ -1,0 +1,74 @@
+"""Draw error_against_k.png and error_against_bits.png from results.csv: python experiments/clustering/plot.py."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from requant.figures.style import PAGE, style
+
+HERE = Path(__file__).parent
+METHODS = {
+    "equal_population": ("equal population (the paper's)", "s"),
+    "linear": ("linear", "^"),
+    "faiss": ("faiss.Kmeans, all points", "D"),
+    "kmeans": ("kmeans", "o"),
+    "exact": ("exact", "+"),
+    "entropy": ("entropy", "v"),
+}
+COLOURS = dict(zip(METHODS, sns.color_palette("colorblind"), strict=False)) | {"exact": "black"}
+AT_BITS = ("equal_population", "linear", "kmeans", "entropy")
+
+
+def main() -> None:
+    results = pd.read_csv(HERE / "results.csv")
+    with style():
+        draw(results[(results.method != "entropy") & (results.k <= 256)], "k", "error_against_k")
+        draw(results[results.method.isin(AT_BITS) & (results.bits <= 8)], "bits", "error_against_bits")
+
+
+def draw(results: pd.DataFrame, across: str, name: str) -> None:
+    layers = results.layer.unique()
+    figure, axes = plt.subplots(1, len(layers), figsize=(PAGE, 2.9), sharey=True, layout="constrained")
+    for axis, layer in zip(axes, layers, strict=True):
+        for method, (label, marker) in METHODS.items():
+            curve = results[(results.layer == layer) & (results.method == method)].sort_values(across)
+            line, size = ("none", 7.0) if method == "exact" else ("-", 3.5)
+            if len(curve):
+                axis.plot(curve[across], curve.error, line, marker=marker, color=COLOURS[method], label=label, ms=size)
+        axis.set_title(layer)
+        axis.set_yscale("log")
+        axis.grid(alpha=0.3, lw=0.5)
+        label_across(axis, across)
+    if across == "bits":
+        explain(axes[0], results[results.layer == layers[0]])
+    axes[0].set_ylabel("squared error / variance")
+    axes[0].legend(frameon=False, fontsize=7, loc="lower left")
+    figure.savefig(HERE / f"{name}.png")
+    plt.close(figure)
+
+
+def label_across(axis: Axes, across: str) -> None:
+    if across == "k":
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel("centroids k")
+    else:
+        axis.set_xlabel("entropy of the indices, bits a weight")
+
+
+def explain(axis: Axes, results: pd.DataFrame) -> None:
+    """Where equal populations stand."""
+    at = results[(results.method == "equal_population") & (results.k == 64)].iloc[0]
+    axis.annotate(
+        "every index equally likely:\nlog2 k bits, nothing left to code;\nfew centroids for the tails",
+        (at.bits, at.error),
+        (at.bits - 1.2, at.error * 5),
+        fontsize=7,
+        arrowprops={"arrowstyle": "-", "lw": 0.6},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -116,7 +116,12 @@ def measured(grids: Grids, step: float, batches: Sequence[Tensor]) -> Grids:
         step: at which to measure.
         batches: images (N, C, H, W) without labels, two batches at least; a quarter of them is held out, to measure on.
 
+    Raises:
+        UserError: for fewer batches.
+
     """
+    if len(batches) < 2:
+        raise UserError("plan=auto needs two unlabeled images at least, better a hundred: set plan.images")
     rounded = grids.at(step)
     found = divergences(grids.base, rounded.codebooks, batches, held_out=max(1, len(batches) // 4))
     ratios = {}

@@ -91,9 +91,9 @@ def test_layers_are_found_with_their_geometry_and_norms() -> None:
     model = small()
     found = {layer.weight: layer for layer in layers(model, trace(model)).values()}
     assert found == {
-        "stem.weight": Layer("stem.weight", None, "norm", (2, 2), (1, 1), (1, 1), 1),
-        "depthwise.weight": Layer("depthwise.weight", None, "norm2", (1, 1), (2, 2), (2, 2), 8),
-        "grouped.weight": Layer("grouped.weight", "grouped.bias", None, (1, 1), (0, 0), (1, 1), 2),
+        "stem.weight": Layer("stem.weight", None, "norm", (2, 2), (1, 1), (1, 1), 1, True),
+        "depthwise.weight": Layer("depthwise.weight", None, "norm2", (1, 1), (2, 2), (2, 2), 8, True),
+        "grouped.weight": Layer("grouped.weight", "grouped.bias", None, (1, 1), (0, 0), (1, 1), 2, True),
         "fc.weight": Layer("fc.weight", "fc.bias", None),
     }
 
@@ -223,6 +223,31 @@ def test_what_has_a_codebook_and_is_no_layers_weight_stands_still() -> None:
     assert found["fc.bias"] is codebooks["fc.bias"]
     assert torch.equal(student.norm.bias, model.norm.bias)  # its scale may not follow
     assert not torch.equal(student.norm2.bias, model.norm2.bias)
+
+
+def test_linear_layers_on_tokens_are_followed() -> None:
+    torch.manual_seed(0)
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.mix, self.fc = nn.Conv2d(3, 12, 4, stride=4), nn.Linear(12, 20), nn.Linear(20, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = self.patches(images).flatten(2).transpose(1, 2)  # (N, 16, 12)
+            return self.fc(F.relu(self.mix(tokens)).mean(1))
+
+    model = Tokens().eval()
+    codebooks, batches = codebooks_of(model, 4), [images(32, seed=s) for s in (1, 2, 3)]
+    plain = compress(model, [{"kind": "weight", "centroids": 4}], torch.zeros(1, 3, 16, 16)).model
+    student, _ = reconstruct(model, codebooks, batches[:2])
+    assert divergence(student, model, batches[2]) < divergence(plain, model, batches[2])
+    assert divergences(model, codebooks, batches, held_out=1).keys() == codebooks.keys()
+
+
+def test_one_image_is_too_few_for_a_plan() -> None:
+    with pytest.raises(UserError, match="two unlabeled images at least"):
+        measured(example_grids(), 0.3, [images(16)])
 
 
 def test_reconstruction_without_images_is_refused() -> None:

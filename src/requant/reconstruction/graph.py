@@ -24,6 +24,7 @@ class Layer:
         norm: name of the batch norm that alone sees the output; None: there is no such.
         stride, padding, dilation: of a convolution, (height, width) each.
         groups: of a convolution.
+        convolves: whether it is one.
 
     """
 
@@ -34,6 +35,11 @@ class Layer:
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    convolves: bool = False
+
+    def channel_axis(self, outputs: Tensor) -> int:
+        """Of its outputs: (N, C, H, W), or (..., C) of a linear layer."""
+        return 1 if self.convolves else outputs.ndim - 1
 
 
 class _Tracer(fx.Tracer):
@@ -52,7 +58,7 @@ def trace(model: nn.Module) -> fx.Graph:
     """
     try:
         return _Tracer().trace(model)
-    except (fx.proxy.TraceError, TypeError, ValueError, NotImplementedError) as error:
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:  # what fx raises for loops and branches on values
         raise UserError(
             f"the network's steps cannot be listed ({error}), which layer by layer work needs: "
             "retrain=proposed takes any network"
@@ -82,6 +88,7 @@ def _layer(model: nn.Module, node: fx.Node) -> Layer | None:
         _norm(model, node),
         padding=_padding(given.get("padding", 0), (height, width), geometry["dilation"]),
         groups=cast(int, given.get("groups", 1)),
+        convolves=node.target is torch.conv2d,
         **geometry,
     )
 

@@ -100,7 +100,8 @@ def _correct_bias(teacher: Walk, student: Walk, node: fx.Node, layer: Layer, cod
     if layer.bias is None or layer.norm is not None or layer.bias in codebooks:
         return
     bias = student.model.get_parameter(layer.bias)
-    wanted, found = (mean_and_variance(walk.values[node])[0] for walk in (teacher, student))
+    axis = layer.channel_axis(student.values[node][0])
+    wanted, found = (mean_and_variance(walk.values[node], axis)[0] for walk in (teacher, student))
     bias.copy_(bias + (wanted - found).float())
     student.compute(node)
 

@@ -55,8 +55,10 @@ def _outputs_if_rounded(walk: Walk, node: fx.Node, layer: Layer, codebook: Codeb
     centroids = torch.from_numpy(codebook.centroids).to(weight.device)
     rounded = torch.empty_like(weight).copy_(centroids[compensated_indices(weight, moments, centroids)])
     changed = walk.with_weight(node, rounded, held_out)
-    scale, shift = correction(changed, walk.with_weight(node, weight, held_out), deviations=layer.norm is not None)
-    shape = (-1, *[1] * (changed[0].ndim - 2))
+    axis = layer.channel_axis(changed[0])
+    plain = walk.with_weight(node, weight, held_out)
+    scale, shift = correction(changed, plain, deviations=layer.norm is not None, axis=axis)
+    shape = (-1, *[1] * (changed[0].ndim - 1 - axis))
     return walk.ended(node, [values * scale.reshape(shape) + shift.reshape(shape) for values in changed])
 
 

@@ -9,24 +9,20 @@ LEAST_RATIO, MOST_RATIO = 0.5, 2.0  # of deviations: beyond it a channel is as g
 SMALLEST = 1e-10  # variance: below it a channel is constant
 
 
-def mean_and_variance(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Of each channel, in float64: (C,) and (C,), for batches of shape (N, C, ...)."""
-    count = sum(batch.numel() // batch.shape[1] for batch in batches)
-    mean = sum(_rows(batch).mean(0).double() * (batch.numel() // batch.shape[1]) for batch in batches) / count
-    assert isinstance(mean, Tensor)
-    squares = sum((_rows(batch) - mean.float()).square().sum(0).double() for batch in batches)
-    assert isinstance(squares, Tensor)
+def mean_and_variance(batches: Sequence[Tensor], axis: int = 1) -> tuple[Tensor, Tensor]:
+    """Of each channel, in float64: (C,) and (C,), for batches whose channels are along `axis`."""
+    rows = [batch.movedim(axis, -1).flatten(0, -2) for batch in batches]
+    count = sum(len(part) for part in rows)
+    mean = torch.stack([part.mean(0).double() * (len(part) / count) for part in rows]).sum(0)
+    squares = torch.stack([(part - mean.float()).square().sum(0).double() for part in rows]).sum(0)
     return mean, squares / count
 
 
-def correction(student: Sequence[Tensor], teacher: Sequence[Tensor], deviations: bool = True) -> tuple[Tensor, Tensor]:
+def correction(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], deviations: bool = True, axis: int = 1
+) -> tuple[Tensor, Tensor]:
     """Scale and shift (C,) that give the student's channels the teacher's means, and deviations where wanted."""
-    (mean, variance), (wanted_mean, wanted_variance) = mean_and_variance(student), mean_and_variance(teacher)
+    (mean, variance), (wanted_mean, wanted_variance) = (mean_and_variance(x, axis) for x in (student, teacher))
     ratio = (wanted_variance / variance.clamp_min(SMALLEST)).sqrt().clamp(LEAST_RATIO, MOST_RATIO)
     scale = torch.where((variance > SMALLEST) & deviations, ratio, torch.ones_like(ratio))
     return scale.float(), (wanted_mean - mean * scale).float()
-
-
-def _rows(batch: Tensor) -> Tensor:
-    """(rows, C)."""
-    return batch.movedim(1, -1).reshape(-1, batch.shape[1])

@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from requant.figures.paper import Reported
 from requant.figures.style import COLUMN, PAGE, PAPER
 
+ROOM = 8  # percent or points, that a label takes
 _MARKERS = "osD^vPX"
 _LINES = ("-", "--", "-.", ":", "-", "--", "-.")
 OTHERS = "0.8"
@@ -91,7 +92,10 @@ def _draw_lines(axes: Axes, points: pd.DataFrame, shown: Sequence[str]) -> None:
 def _label_line(axes: Axes, label: str, y: pd.Series, others: Sequence[pd.Series], colour: Any) -> None:
     """Beside the line, where it is the farthest from the other ones."""
     gaps = np.array([y - other.reindex(y.index, fill_value=np.inf) for other in others])
-    place = np.abs(gaps).min(axis=0).argmax()
+    free = np.abs(gaps).min(axis=0)
+    lowest = min(0.0, float(y.min()), *(float(other.min()) for other in others))
+    free[y.to_numpy() - lowest < ROOM] = -1  # a label below it would lie on the axis
+    place = free.argmax()
     below = gaps[np.abs(gaps[:, place]).argmin(), place] < 0
     axes.annotate(
         label,

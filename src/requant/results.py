@@ -59,7 +59,7 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def method(config: Mapping[str, Any]) -> str:
     """How the weights were grouped: by `auto`, or the clustering's name."""
-    automatic = config["plan"].get("method") == "auto"
+    automatic = config.get("plan", {}).get("method") == "auto"  # results of before it have none
     return "auto" if automatic else str(config["clustering"]["method"])
 
 

@@ -275,6 +275,7 @@ def test_an_automatic_plan_meets_its_size_without_labels(cache: Path, tmp_path: 
     }
 
 
+@pytest.mark.slow  # tests/unit/test_reconstruction.py covers it without a process
 def test_a_plan_of_rules_can_be_reconstructed(cache: Path, tmp_path: Path) -> None:
     command = [
         "plan=weights",

@@ -35,6 +35,7 @@ def refused(tmp_path: Path, *overrides: str) -> str:
     return " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     state = build(SMALL).state_dict()
     state["classifier.0.weight"][3, 5] = torch.nan
@@ -62,6 +63,7 @@ def test_an_empty_folder_of_images(tmp_path: Path, weights: Path) -> None:
     assert "empty" in message
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_skipped_aloud_and_none_left_is_an_error(tmp_path: Path, weights: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()

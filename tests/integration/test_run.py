@@ -182,6 +182,7 @@ def test_wandb_offline_is_finished_even_twice_in_one_process(cache: Path, tmp_pa
     assert len(list(tmp_path.rglob("*.wandb"))) == 2
 
 
+@pytest.mark.slow
 def test_only_the_last_layer(cache: Path, tmp_path: Path) -> None:
     run(cache, tmp_path, *QUICK, "retrain=last_layer", "retrain.epochs=1", "retrain@baseline=none", "storage=gzip")
     (folder,) = (path.parent for path in tmp_path.rglob("result.json"))

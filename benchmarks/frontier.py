@@ -17,10 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -223,6 +225,7 @@ def read(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open())) if path.exists() else []
 
 
+SHOWN = 25.0  # points below the original
 MARKERS = {"ours": "o", "NNCodec": "s", "integers": "D", "k-means": "^", "paper's clusters": "x"}
 
 
@@ -237,21 +240,22 @@ def draw(path: Path, name: str) -> None:
         for number, (method, marker) in enumerate(MARKERS.items()):
             found = sorted((int(r["bytes"]) / 1e6, 100 * int(r["correct"]) / n) for r in rows if r["method"] == method)
             if found:
-                line = ("-", "--", "", "-.", ":")[number]
-                axes.plot(
-                    *zip(*found, strict=True), line, marker=marker, markersize=4, label=method, color=f"C{number}"
-                )
-        axes.annotate(
-            "original, float32", (axes.get_xlim()[1], teacher), (0, 2), textcoords="offset points", ha="right"
-        )
+                look: dict[str, Any] = {"marker": marker, "markersize": 4, "label": method, "color": f"C{number}"}
+                axes.plot(*zip(*found, strict=True), ("-", "--", " ", "-.", ":")[number], **look)
+        axes.set_ylim(teacher - SHOWN, teacher + 0.1 * SHOWN)
+        below = sum(100 * int(r["correct"]) / n < teacher - SHOWN for r in rows)
+        note = f"lower, not shown: {below}" if below else ""
+        axes.annotate(note, (0.02, 0.02), xycoords="axes fraction", fontsize=6.5, color="0.35")
+        right_end = (axes.get_xlim()[1], teacher)
+        axes.annotate("original", right_end, (0, 2), textcoords="offset points", ha="right", fontsize=6.5)
         axes.set_xscale("log")
         axes.set_xlabel(f"file, MB (float32: {int(rows[0]['original_bytes']) / 1e6:.1f})")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
-        axes.tick_params(axis="x", which="minor", labelsize=6)
+        axes.xaxis.set_minor_formatter("")
         axes.set_ylabel(f"top-1 (%), n = {n:,}")
-        axes.set_title(name)
-        axes.legend(frameon=False, fontsize=6.5, loc="lower right")
+        figure.suptitle(name, fontsize=8)
+        axes.legend(frameon=False, fontsize=6.5, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
         folder = path.with_suffix("")
         folder.mkdir(exist_ok=True)
         for written in save(figure, folder):

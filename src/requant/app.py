@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from requant import archive, assembly
 from requant.auto import Grids, fit_size, grids_for, in_units
-from requant.codebook import Codebook
+from requant.codebook_forms import AnyCodebook
 from requant.compression import Compressed, check_placed, compress, place
 from requant.config import Config, RetrainConfig, all_settings
 from requant.data import LabelledImages, loader
@@ -237,7 +237,7 @@ def _at_size(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> 
     return fit_size(found, size, target, batches)
 
 
-def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, Codebook]) -> None:
+def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyCodebook]) -> None:
     """Store a student; its quantized tensors must still be on their centroids."""
     check_placed(student, codebooks)
     if job.grids is not None:
@@ -300,7 +300,7 @@ def _retrain(job: Run, name: str, recipe: RetrainConfig, student: nn.Module, ima
     )
 
 
-def _reconstruct(job: Run, name: str, recipe: RetrainConfig, images: Any) -> tuple[nn.Module, dict[str, Codebook]]:
+def _reconstruct(job: Run, name: str, recipe: RetrainConfig, images: Any) -> tuple[nn.Module, Mapping[str, AnyCodebook]]:
     """retrain=reconstruct: a student whose weights are chosen anew, layer by layer, and its codebooks."""
     started = time.perf_counter()
     device = assembly.device(job.settings)

@@ -198,18 +198,19 @@ _TASKS = {"compress": _compress, "teacher": _train_teacher, "sensitivity": _meas
 
 def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     """Cluster; a resumed run and DDP's other processes read the codebooks that are stored already."""
-    path, rules, method = folder / "quantized.h5", assembly.rules(settings), settings.clustering.method
+    path, rules, clustering = folder / "quantized.h5", assembly.rules(settings), settings.clustering
+    forms: dict[str, Any] = {"granularity": clustering.granularity, "split": clustering.split}
     example = example_input(assembly.architecture(settings))
     stored = archive.read(path) if path.exists() else None
     if stored is None or (stored.provenance or {}).get("teacher") != checksum(teacher):
-        found = compress(teacher, rules, example, method, assembly.clustering_options(settings))
+        found = compress(teacher, rules, example, clustering.method, assembly.clustering_options(settings), **forms)
         model, codebooks = archive.shortened(found.model, found.codebooks, settings.storage.centroids)
         return replace(found, model=model, codebooks=codebooks)
     codebooks = stored.codebooks
     student = copy.deepcopy(teacher)
     place(student, codebooks)
     tensors = describe(teacher, example)
-    return Compressed(student, codebooks, resolve(rules, tensors, method), tensors)
+    return Compressed(student, codebooks, resolve(rules, tensors, clustering.method, **forms), tensors)
 
 
 def _grids(settings: Config, teacher: nn.Module) -> Grids:
@@ -304,11 +305,14 @@ def _retrain(job: Run, name: str, recipe: RetrainConfig, student: nn.Module, ima
     )
 
 
-def _reconstruct(job: Run, name: str, recipe: RetrainConfig, images: Any) -> tuple[nn.Module, Mapping[str, AnyCodebook]]:
+def _reconstruct(
+    job: Run, name: str, recipe: RetrainConfig, images: Any
+) -> tuple[nn.Module, Mapping[str, AnyCodebook]]:
     """retrain=reconstruct: a student whose weights are chosen anew, layer by layer, and its codebooks."""
     started = time.perf_counter()
     device = assembly.device(job.settings)
     batches = [batch.to(device) for batch in batches_of(images, recipe.images, recipe.batch_size)]
+    codebooks: Mapping[str, AnyCodebook]
     if job.grids is None:
         student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches)
     else:

@@ -8,7 +8,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MAX_CENTROIDS = 4096  # of a table: of plans, clusterings and archives alike
 CHUNK = 1 << 18
 FLOAT32 = np.dtype(np.float32)
 ELEMENTS = (np.float16, np.float32, np.float64)

@@ -3,8 +3,8 @@
 Each has what `Codebook` has: k, indices, shape, dtype, dense(), the squared error, the entropy of the indices.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any, TypeAlias
@@ -302,6 +302,16 @@ def merged(split: NDArray[Any], sources: NDArray[np.uint32]) -> NDArray[Any]:
 
 AnyCodebook: TypeAlias = Unsplit | SplitCodebook
 """A clustered tensor of any form."""
+
+
+def with_centroids(book: AnyCodebook, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> AnyCodebook:
+    """The same codebook with other centroids: what `function` makes of them."""
+    if isinstance(book, SplitCodebook):
+        inner: Any = with_centroids(book.inner, function)
+        return replace(book, inner=inner)
+    if isinstance(book, GroupedCodebook):
+        return replace(book, tables=function(book.tables))
+    return replace(book, centroids=function(book.centroids))
 
 
 def scalars(codebooks: Mapping[str, AnyCodebook], what: str) -> dict[str, Codebook]:

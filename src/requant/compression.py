@@ -94,5 +94,5 @@ def check_placed(model: nn.Module, codebooks: Mapping[str, AnyCodebook]) -> None
     """Raise UserError naming the first tensor that has left its codebook."""
     state = model.state_dict()
     for name, codebook in codebooks.items():
-        if not torch.equal(state[name].cpu(), torch.from_numpy(codebook.dense())):
+        if not torch.equal(state[name].cpu(), torch.from_numpy(codebook.dense()).to(state[name].dtype)):
             raise UserError(f"{name} has left its centroids: it was trained or overwritten although it is quantized")

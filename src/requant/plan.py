@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from requant.clustering import MAX_CENTROIDS, METHODS, check_granularity
+from requant.clustering import METHODS, check_granularity
 from requant.errors import PlanError, UserError
 from requant.kinds import KINDS
+from requant.limits import MAX_CENTROIDS
 from requant.suggest import did_you_mean
 
 if TYPE_CHECKING:

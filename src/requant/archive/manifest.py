@@ -9,7 +9,8 @@
 `centroids` is null where the tensor is stored as it is. The order of the tensors is that of the network.
 
 Version 2 allows up to 4,096 centroids, and one more key of a tensor, `stored`: "bfloat16" or "float16" where the
-centroids, or the values of a tensor that is not clustered, are float32 numbers held in 16 bits.
+centroids, or the values of a tensor that is not clustered, are float32 numbers held in 16 bits. And `form`, where the
+indices stand for something else than a value each in one table (see `forms`).
 """
 
 import json
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from requant.archive.bitpack import packed_size
 from requant.archive.halves import HALVES, HELD, from_bits, to_bits
 from requant.errors import ArchiveError
+from requant.limits import MAX_CENTROIDS
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
@@ -40,7 +42,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """Element types by their PyTorch names, and how a file holds them."""
 
 MANIFEST = "manifest"  # the data set's name
-MAX_CENTROIDS = 4096
 MAX_CENTROIDS_1 = 256  # in format version 1
 MAX_DIMENSIONS = 32
 MAX_TEXT = 1 << 26  # bytes of JSON: keeps a small hostile file from filling the memory
@@ -57,6 +58,7 @@ class Entry:
         dtype: its element type, by PyTorch's name.
         centroids: how many it has; None: it is not clustered.
         stored: one of `HALVES`, where its centroids or values are held as that; None: as `dtype`.
+        form: what its indices stand for (see `forms`); None: for the values of `shape`.
 
     """
 
@@ -65,11 +67,12 @@ class Entry:
     dtype: str
     centroids: int | None
     stored: str | None = None
+    form: dict[str, Any] | None = None
 
     @property
     def version(self) -> int:
         """The first format version that can hold it."""
-        return 2 if self.stored or (self.centroids or 0) > MAX_CENTROIDS_1 else 1
+        return 2 if self.stored or self.form or (self.centroids or 0) > MAX_CENTROIDS_1 else 1
 
     @property
     def held(self) -> np.dtype[Any]:
@@ -194,10 +197,12 @@ def _entry(data: object) -> Entry:
         raise ArchiveError(f"its manifest gives {entry.name} {entry.centroids} centroids of type {entry.dtype}")
     if entry.stored is not None and not (entry.stored in HALVES and entry.dtype == "float32"):
         raise ArchiveError(f"its manifest has {entry.name} of type {entry.dtype} stored as {_shortened(entry.stored)}")
+    if entry.form is not None and entry.centroids is None:
+        raise ArchiveError(f"its manifest gives {entry.name} a form and no centroids")
     return entry
 
 
-_NEWER: dict[str, Any] = {"stored": str}
+_NEWER: dict[str, Any] = {"stored": str, "form": dict}
 """Keys of a tensor that version 1 does not have; each may be left out."""
 
 

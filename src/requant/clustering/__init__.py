@@ -3,6 +3,6 @@
 from requant.clustering.granularity import check_granularity
 from requant.clustering.methods import METHODS, OPTIONS, cluster
 from requant.clustering.splitting import cluster_split
-from requant.codebook import MAX_CENTROIDS
+from requant.limits import MAX_CENTROIDS
 
 __all__ = ["MAX_CENTROIDS", "METHODS", "OPTIONS", "check_granularity", "cluster", "cluster_split"]

@@ -37,7 +37,7 @@ def fitted(
     method: str,
     weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
-    """faiss's centroids (k, d) of vectors (n, d), all of them used; not all need be finite.
+    """Centroids (k, d) by faiss of vectors (n, d), all of them used; not all need be finite.
 
     Raises:
         UserError: if faiss is not installed; `method` is who asks.

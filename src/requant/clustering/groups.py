@@ -19,7 +19,7 @@ from requant.codebook import FLOAT32, Codebook, index_dtype
 from requant.codebook_forms import GroupedCodebook, group_count
 
 ROUNDS = 4  # of factors fitted to the table, and a table fitted to them
-SMALLEST = np.float32(2.0**-100)  # of a factor: less would make values divided by it overflow
+SMALLEST = np.finfo(np.float32).tiny  # of a factor: below it numbers are coarser
 BY_RANK = ("equal_population",)  # methods for which a value's weight is a number of values
 
 
@@ -115,7 +115,7 @@ class _Runs:
         return float(self.weights @ difference**2)
 
     def fitted_scales(self, book: Codebook, scales: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Least squares: sum(value x centroid) / sum(centroid^2) in each run; the old factor where that says nothing."""
+        """Least squares: sum(value x centroid) / sum(centroid^2) in each run; the old one where that says nothing."""
         chosen = self._rows(book.dense().reshape(-1).astype(np.float64))
         both, squares = (self.mass * self.rows * chosen).sum(1), (self.mass * chosen**2).sum(1)
         fitted = np.divide(both, squares, out=np.zeros(self.groups), where=squares > 0)

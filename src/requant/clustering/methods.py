@@ -12,8 +12,9 @@ from requant.clustering.granularity import Granularity, check_granularity, run_o
 from requant.clustering.groups import one_scale_a_run, one_table_a_run
 from requant.clustering.product import default_block, product
 from requant.clustering.scalars import SCALAR_METHODS, cluster_scalars
-from requant.codebook import MAX_CENTROIDS, Codebook
+from requant.codebook import Codebook
 from requant.errors import UserError
+from requant.limits import MAX_CENTROIDS
 from requant.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def cluster(
 ) -> Unsplit:
     """Group values into at most `centroids` clusters, each replaced by its mean.
 
-    Clusters are intervals: equal values of a table always share one, so that the replacement is a function of the value.
+    Clusters are intervals: equal values of one table always share one: the replacement is a function of the value.
     The result is deterministic, and the clusters do not depend on the values' order. No cluster is empty.
 
     Args:

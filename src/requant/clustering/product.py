@@ -27,9 +27,7 @@ MAX_VECTORS = 1024
 REPAIRS = 10  # rounds of giving empty clusters something to do
 
 
-def product(
-    array: NDArray[np.float32], centroids: int, block: int, dtype: np.dtype[Any], name: str
-) -> VectorCodebook:
+def product(array: NDArray[np.float32], centroids: int, block: int, dtype: np.dtype[Any], name: str) -> VectorCodebook:
     """Cluster blocks of values around at most so many vectors.
 
     Vectors that stand for no block are put where blocks are worst off, in at most ten rounds; what is still empty then
@@ -118,9 +116,7 @@ def _means(vectors: NDArray[np.float32], indices: NDArray[np.int64], table: NDAr
     return found
 
 
-def _nearest(
-    vectors: NDArray[np.float32], table: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _nearest(vectors: NDArray[np.float32], table: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """For each block the nearest vector (the first of several), and its squared distance."""
     scale = np.float32(max(float(np.abs(vectors).max()), float(np.finfo(np.float32).tiny)))
     library = imported("product")

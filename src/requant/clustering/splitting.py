@@ -1,8 +1,8 @@
 """Outlier channel splitting: input channels that hold the largest weights are made two, each with half of them.
 
-Zhao et al., "Improving Neural Network Quantization without Retraining using Outlier Channel Splitting", ICML 2019. There
-the channel's input is duplicated too. As both copies see the same input, their weights act as their sum: so it is the
-stored tensor alone that is split, and adding up gives weights of the network's own shape.
+Zhao et al., "Improving Neural Network Quantization without Retraining using Outlier Channel Splitting", ICML 2019. In
+the paper the channel's input is duplicated too. As both copies see the same input, their weights act as their sum: so
+it is the stored tensor alone that is split, and adding up gives weights of the network's own shape.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def split_channels(weights: Floats, extra: int) -> tuple[Floats, NDArray[np.uint
         extra: how many channels to add, E.
 
     Returns:
-        (O, I + E, ...), and (E,) which of the I channels each of the last E belongs to. The parts of a channel add up to
-        it exactly (but for halves of the smallest denormals): a network whose inputs are duplicated likewise computes
-        what it did.
+        (O, I + E, ...), and (E,) which of the I channels each of the last E belongs to. The parts of a channel add up
+        to it exactly (but for halves of the smallest denormals): a network whose inputs are duplicated likewise
+        computes what it did.
 
     """
     channels = weights.shape[1]

@@ -98,7 +98,9 @@ def _correct_norm(teacher: Walk, student: Walk, node: fx.Node) -> None:
     student.compute(node)
 
 
-def _correct_bias(teacher: Walk, student: Walk, node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook]) -> None:
+def _correct_bias(
+    teacher: Walk, student: Walk, node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook]
+) -> None:
     if layer.bias is None or layer.norm is not None or layer.bias in codebooks:
         return
     bias = student.model.get_parameter(layer.bias)

@@ -202,7 +202,9 @@ def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     example = example_input(assembly.architecture(settings))
     stored = archive.read(path) if path.exists() else None
     if stored is None or (stored.provenance or {}).get("teacher") != checksum(teacher):
-        return compress(teacher, rules, example, method, assembly.clustering_options(settings))
+        found = compress(teacher, rules, example, method, assembly.clustering_options(settings))
+        model, codebooks = archive.shortened(found.model, found.codebooks, settings.storage.centroids)
+        return replace(found, model=model, codebooks=codebooks)
     codebooks = stored.codebooks
     student = copy.deepcopy(teacher)
     place(student, codebooks)
@@ -242,12 +244,14 @@ def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, Code
     check_placed(student, codebooks)
     if job.grids is not None:
         student, codebooks = in_units(job.grids, student, codebooks)
+    storage = job.settings.storage
+    student, codebooks = archive.shortened(student, codebooks, storage.centroids, storage.dense)
     with _timed(job.seconds, "store"):
         job.reports[name] = archive.save(
             job.folder / f"{name}.h5",
             student,
             codebooks,
-            storage=job.settings.storage.method,
+            storage=storage.method,
             architecture=assembly.architecture(job.settings).to_dict(),
             provenance={
                 "hash": settings_hash(job.settings),

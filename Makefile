@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+ON_ALL_CORES := -n auto --maxprocesses 4 --dist worksteal
 
 FIGURES := fig05 fig06 fig07 fig08 fig09 fig10 fig11 fig12 fig13 fig14 fig15 fig16
 SMOKE := fig07-smoke fig08-smoke fig09-smoke fig15-smoke fig16-smoke
@@ -27,10 +28,10 @@ demo: setup  ## the demo on embedded data: compress, retrain without labels, mea
 	$(PY) run.py
 
 test: setup  ## all tests but the slow ones
-	$(PY) -m pytest -m 'not slow'
+	$(PY) -m pytest -m 'not slow' $(ON_ALL_CORES)
 
 test-all: setup  ## all tests
-	$(PY) -m pytest
+	$(PY) -m pytest $(ON_ALL_CORES)
 
 check: setup  ## lint, format, types
 	$(VENV)/bin/ruff check .

@@ -204,10 +204,11 @@ def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     stored = archive.read(path) if path.exists() else None
     if stored is None or (stored.provenance or {}).get("teacher") != checksum(teacher):
         clusterer = SharedClusterer()
-        compressed = compress(teacher, rules, example, method, assembly.clustering_options(settings), clusterer)
+        found = compress(teacher, rules, example, method, assembly.clustering_options(settings), clusterer)
         if clusterer.found:
             console.print(f"Clusters of {clusterer.found} tensors: kept from an earlier run")
-        return compressed
+        model, codebooks = archive.shortened(found.model, found.codebooks, settings.storage.centroids)
+        return replace(found, model=model, codebooks=codebooks)
     codebooks = stored.codebooks
     student = copy.deepcopy(teacher)
     place(student, codebooks)
@@ -247,12 +248,14 @@ def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, Code
     check_placed(student, codebooks)
     if job.grids is not None:
         student, codebooks = in_units(job.grids, student, codebooks)
+    storage = job.settings.storage
+    student, codebooks = archive.shortened(student, codebooks, storage.centroids, storage.dense)
     with _timed(job.seconds, "store"):
         job.reports[name] = archive.save(
             job.folder / f"{name}.h5",
             student,
             codebooks,
-            storage=job.settings.storage.method,
+            storage=storage.method,
             architecture=assembly.architecture(job.settings).to_dict(),
             provenance={
                 "hash": settings_hash(job.settings),

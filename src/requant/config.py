@@ -199,6 +199,17 @@ class StorageConfig:
 
     method: str = "packed"
     """gzip (the paper's), packed (ceil(log2 k) bits an index) or entropy (as few bits as their distribution allows)."""
+    centroids: str | None = None
+    """Round centroids to bfloat16 (8 significant bits) or float16 (11), two bytes each; null: float32."""
+    dense: str | None = None
+    """The same for tensors that are not clustered. Values that 16 bits hold exactly take two bytes either way."""
+
+    def __post_init__(self) -> None:
+        for key, half in (("centroids", self.centroids), ("dense", self.dense)):
+            if half not in (None, "bfloat16", "float16"):
+                raise ConfigError(f"storage.{key}={half}: choose bfloat16 or float16, or null to leave it float32")
+            if half and self.method == "gzip":
+                raise ConfigError(f"storage.{key}={half}: gzip holds float32 values; use storage=packed or entropy")
 
 
 @dataclass
@@ -215,8 +226,8 @@ class SensitivityConfig:
         for kind in self.kinds:
             choice("sensitivity.kinds", kind, KINDS)
         for k in self.centroids:
-            if not 1 <= k <= 256:
-                raise ConfigError(f"sensitivity.centroids={self.centroids}: each must be from 1 to 256, not {k}")
+            if not 1 <= k <= 4096:
+                raise ConfigError(f"sensitivity.centroids={self.centroids}: each must be from 1 to 4096, not {k}")
 
 
 @dataclass
@@ -292,9 +303,9 @@ class Config:
 
     def __post_init__(self) -> None:
         choice("task", self.task, ("compress", "teacher", "sensitivity"))
-        if not isinstance(self.centroids, int) or not 1 <= self.centroids <= 256:
+        if not isinstance(self.centroids, int) or not 1 <= self.centroids <= 4096:
             raise ConfigError(
-                f"centroids={self.centroids}: must be a whole number from 1 to 256; "
+                f"centroids={self.centroids}: must be a whole number from 1 to 4096; "
                 "several make a sweep: python run.py -m centroids=8,16,32"
             )
         if self.baseline.method == "proposed":

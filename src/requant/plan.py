@@ -18,7 +18,7 @@ from requant.suggest import did_you_mean
 if TYPE_CHECKING:
     from requant.layers import TensorInfo
 
-MAX_CENTROIDS = 256
+MAX_CENTROIDS = 4096
 NAMES_SHOWN = 6
 
 
@@ -27,7 +27,7 @@ class Rule:
     """Which tensors get how many centroids; the conditions that are given must all hold, and one must be given.
 
     Attributes:
-        centroids: 1 to 256.
+        centroids: 1 to 4096.
         layers: numbers and ranges, both ends included: `"14-15"`, `"1,3,7-9"`, `"13-"` (to the last).
         kind: one of `requant.kinds.KINDS`; None: any.
         name: regular expression, searched for anywhere in the tensor's name.

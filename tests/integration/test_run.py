@@ -197,7 +197,7 @@ def test_only_the_last_layer(cache: Path, tmp_path: Path) -> None:
     [
         (["centroid=8"], "did you mean 'centroids'"),
         (["model=vgg17"], "did you mean 'vgg16'"),
-        (["centroids=300"], "1 to 256"),
+        (["centroids=5000"], "1 to 4096"),
         (["retrain.epochs=many"], "retrain.epochs"),
         (["model.weights=nowhere.pt"], "nowhere.pt"),
         pytest.param(["data=imagenet"], "model.classes=10", marks=pytest.mark.slow),
@@ -235,12 +235,12 @@ def test_ctrl_c_ends_with_what_to_do_next(cache: Path, first: tuple[Path, str], 
 
 
 def test_a_failed_job_does_not_cost_the_sweeps_table(cache: Path, tmp_path: Path) -> None:
-    overrides = ("centroids=300,4", "plan.rules=[{layers: 2, kind: weight, centroids: ${centroids}}]", "retrain=none")
+    overrides = ("centroids=5000,4", "plan.rules=[{layers: 2, kind: weight, centroids: ${centroids}}]", "retrain=none")
     broken = "model.weights=none,broken.pt"
     done = run(cache, tmp_path, "-m", *QUICK, *overrides, broken, check=False)
     assert done.returncode == 2
     assert "3 jobs of the sweep failed" in done.stderr
-    assert "1 to 256" in done.stderr
+    assert "1 to 4096" in done.stderr
     assert "broken.pt" in done.stderr
     assert "Traceback" not in done.stderr
     assert "equal_population-k4" in done.stdout

@@ -155,7 +155,7 @@ def of_other_shape(model: nn.Module, codebooks: dict[str, Codebook]) -> None:
 
 
 def of_too_many_centroids(model: nn.Module, codebooks: dict[str, Codebook]) -> None:
-    codebooks["3.weight"] = Codebook(np.arange(300, dtype=np.float32), np.zeros((7, 16), np.uint16))
+    codebooks["3.weight"] = Codebook(np.arange(4097, dtype=np.float32), np.zeros((7, 16), np.uint16))
 
 
 def of_unknown_type(model: nn.Module, codebooks: dict[str, Codebook]) -> None:
@@ -169,7 +169,7 @@ def of_unknown_type(model: nn.Module, codebooks: dict[str, Codebook]) -> None:
         (not_finite, r"3\.bias has values that are NaN"),
         (of_unknown_name, r"no tensor '3\.wieght'; did you mean '3\.weight'"),
         (of_other_shape, r"3\.weight has shape \(7, 16\), and its codebook \(16, 7\)"),
-        (of_too_many_centroids, "300 centroids"),
+        (of_too_many_centroids, "4097 centroids"),
         (of_unknown_type, "complex is torch.complex64"),
     ],
 )

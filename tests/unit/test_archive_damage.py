@@ -34,7 +34,7 @@ def refused(path: Path, content: bytes, message: str | None = None) -> None:
 
 
 def forged(body: bytes) -> bytes:
-    return envelope.seal(memoryview(body)) + body
+    return envelope.seal(memoryview(body), 1) + body
 
 
 @each_storage
@@ -80,8 +80,8 @@ def test_forged_checksums_give_an_error_or_a_whole_archive(
 
 
 def test_a_newer_format_says_so(originals: dict[str, bytes], tmp_path: Path) -> None:
-    newer = originals["packed"][:8] + struct.pack("<I", 2) + originals["packed"][12:]
-    refused(tmp_path / "a.h5", newer, r"newer requant \(format 2; this one reads up to 1\): upgrade")
+    newer = originals["packed"][:8] + struct.pack("<I", 3) + originals["packed"][12:]
+    refused(tmp_path / "a.h5", newer, r"newer requant \(format 3; this one reads up to 2\): upgrade")
 
 
 def test_foreign_files_are_named(tmp_path: Path) -> None:
@@ -135,7 +135,13 @@ def entry(**changes: object) -> list[object]:
         ({"tensors": entry(shape=[1 << 40])}, "manifest makes it"),
         ({"tensors": entry(dtype="object")}, "unknown type"),
         ({"tensors": entry(centroids=0)}, "0 centroids"),
-        ({"tensors": entry(centroids=257)}, "257 centroids"),
+        ({"tensors": entry(centroids=4097)}, "4097 centroids"),
+        ({"tensors": entry(centroids=257)}, "header says format 1, and what it holds is format 2"),
+        ({"tensors": entry(stored="float16")}, "header says format 1, and what it holds is format 2"),
+        ({"tensors": entry(stored="float64")}, "type float32 stored as 'float64'"),
+        ({"tensors": entry(stored="float16", dtype="int16")}, "type int16 stored as 'float16'"),
+        ({"tensors": entry(stored=None)}, "has None for stored"),
+        ({"tensors": entry(form="")}, "manifest should have"),
         ({"tensors": entry(centroids=2, dtype="int64")}, "centroids of type int64"),
         ({"tensors": entry(centroids=1, shape=[1 << 40])}, "above the limit"),
         ({"tensors": entry() * 2}, "names a tensor twice"),

@@ -44,9 +44,9 @@ def test_every_group_has_a_header() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("centroids=0", "1 to 256"),
-        ("centroids=257", "1 to 256"),
-        ("centroids=eight", "1 to 256"),
+        ("centroids=0", "1 to 4096"),
+        ("centroids=4097", "1 to 4096"),
+        ("centroids=eight", "1 to 4096"),
         ("retrain.loss=huber", "kl, mse, ce"),
         ("retrain.epochs=0", "above 0"),
         ("retrain.optimizer=lion", "sgd, adam, adamw"),

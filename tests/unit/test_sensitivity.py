@@ -169,7 +169,7 @@ def test_a_grid_says_what_is_not_there() -> None:
     assert grid(tensors, ["bias"], ["each", "9"], [1]) == [Point("bias", str(layer), 1) for layer in range(1, 10)]
     with pytest.raises(PlanError, match="no tensor of kind bn_mean"):
         grid(tensors, ["bn_mean"], ["3"], [1])
-    with pytest.raises(PlanError, match="1 to 256"):
+    with pytest.raises(PlanError, match="1 to 4096"):
         grid(tensors, ["weight"], ["3"], [257])
 
 

@@ -7,10 +7,11 @@
    number of its centroid table; for each element type among the other tensors, in the order of their first tensor, the
    length of its block in bytes (all 4 bytes, unsigned, little-endian); then the clustered tensors' probability models
    (`probabilities`);
-3. the centroid tables that differ, float32, in the order in which tensors first name them;
+3. the centroid tables that differ, float32 or the 16 bits that the manifest says, in the order in which tensors first
+   name them;
 4. for each clustered tensor of more than one centroid, the coder's words (4 bytes, little-endian);
-5. for each element type, a zstd frame of its tensors' values one after another in the manifest's order: first the
-   lowest byte of each, then the next, and so on.
+5. for each element type (as the file holds it), a zstd frame of its tensors' values one after another in the
+   manifest's order: first the lowest byte of each, then the next, and so on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,7 +27,7 @@ from requant.archive import coder
 from requant.archive.content import Contents
 from requant.archive.datasets import open_dataset
 from requant.archive.fitting import best_model
-from requant.archive.manifest import DTYPES, Entry, Manifest
+from requant.archive.manifest import Entry, Manifest
 from requant.archive.probabilities import Model, from_bytes
 from requant.archive.report import TensorBytes
 from requant.codebook import Codebook
@@ -52,22 +53,22 @@ class Side:
 
 def write(file: h5py.File, manifest: Manifest, contents: Contents) -> None:
     """Write the tensors into a new file."""
-    codebooks = [contents[entry.name] for entry in _clustered(manifest)]
     tables, streams, models = _Tables(), list[NDArray[np.uint32]](), list[bytes]()
-    for codebook in codebooks:
+    for entry in _clustered(manifest):
+        codebook = contents[entry.name]
         assert isinstance(codebook, Codebook)
         model = best_model(codebook)
         coded = coder.encode(codebook.indices, model, codebook.centroids) if codebook.k > 1 else np.empty(0, np.uint32)
-        tables.add(codebook.centroids)
+        tables.add(entry, codebook.centroids)
         streams.append(coded)
         models.append(model.to_bytes())
-    blocks = [_compress(_shuffled([contents[entry.name] for entry in group])) for group in _groups(manifest).values()]
+    blocks = [_compress(_shuffled([(e, contents[e.name]) for e in group])) for group in _groups(manifest).values()]
     numbers = [*(len(stream) for stream in streams), *tables.numbers, *(len(block) for block in blocks)]
     side = _compress(np.array(numbers, "<u4").tobytes() + b"".join(models))
     parts = [
         len(side).to_bytes(4, "little"),
         side,
-        *tables.found,
+        *(table for _, table in tables.found),
         *(s.astype("<u4").tobytes() for s in streams),
         *blocks,
     ]
@@ -79,11 +80,11 @@ class _Tables:
     """The centroid tables that differ, and for each tensor the number of its own."""
 
     def __init__(self) -> None:
-        self.found: dict[bytes, int] = {}
+        self.found: dict[tuple[str | None, bytes], int] = {}
         self.numbers: list[int] = []
 
-    def add(self, centroids: NDArray[np.float32]) -> None:
-        self.numbers.append(self.found.setdefault(centroids.astype("<f4").tobytes(), len(self.found)))
+    def add(self, entry: Entry, centroids: NDArray[np.float32]) -> None:
+        self.numbers.append(self.found.setdefault((entry.stored, entry.to_held(centroids).tobytes()), len(self.found)))
 
 
 def read(file: h5py.File, manifest: Manifest) -> dict[str, Codebook | NDArray[Any]]:
@@ -97,11 +98,11 @@ def read(file: h5py.File, manifest: Manifest) -> dict[str, Codebook | NDArray[An
     side = _side(payload, manifest)
     content = _Reader(payload, side.size)
     clustered = _clustered(manifest)
-    tables = [content.take(4 * k).view("<f4") for k in _table_sizes(clustered, side)]
+    tables = [first.from_held(content.take(first.codebook_bytes)) for first in _tables(clustered, side)]
     found: dict[str, Codebook | NDArray[Any]] = {}
     for entry, words, table, model in zip(clustered, side.words, side.tables, side.models, strict=True):
         coded = content.take(4 * words).view("<u4").astype(np.uint32)
-        centroids = tables[table].astype(np.float32)
+        centroids = tables[table]
         if not np.isfinite(centroids).all():
             raise ArchiveError(f"its centroids of {entry.name} are NaN or infinite")
         found[entry.name] = Codebook(centroids, _indices(coded, model, centroids, entry))
@@ -118,7 +119,7 @@ def measure(file: h5py.File, manifest: Manifest) -> dict[str, TensorBytes]:
     first = {table: position for position, table in reversed(list(enumerate(side.tables)))}
     found = {}
     for position, entry in enumerate(clustered):
-        own = 4 * (entry.centroids or 0) if first[side.tables[position]] == position else 0
+        own = entry.codebook_bytes if first[side.tables[position]] == position else 0
         found[entry.name] = TensorBytes(indices=4 * side.words[position], codebooks=own)
     shares = _shares(side.size - 4, [len(model.to_bytes()) for model in side.models])
     for entry, share in zip(clustered, shares, strict=True):
@@ -140,12 +141,12 @@ def _clustered(manifest: Manifest) -> list[Entry]:
     return [entry for entry in manifest.tensors if entry.centroids is not None]
 
 
-def _groups(manifest: Manifest) -> dict[str, list[Entry]]:
-    """The tensors that are not clustered, by element type."""
-    groups: dict[str, list[Entry]] = {}
+def _groups(manifest: Manifest) -> dict[tuple[str, str | None], list[Entry]]:
+    """The tensors that are not clustered, by element type, as they are and in the file."""
+    groups: dict[tuple[str, str | None], list[Entry]] = {}
     for entry in manifest.tensors:
         if entry.centroids is None:
-            groups.setdefault(entry.dtype, []).append(entry)
+            groups.setdefault((entry.dtype, entry.stored), []).append(entry)
     return groups
 
 
@@ -180,14 +181,15 @@ def _check_values(manifest: Manifest, size: int) -> None:
         raise ArchiveError(f"its {size} bytes of payload stand for {values} values, which is above the limit")
 
 
-def _table_sizes(clustered: Iterable[Entry], side: Side) -> list[int]:
-    sizes: list[int] = []
+def _tables(clustered: Iterable[Entry], side: Side) -> list[Entry]:
+    """For each table the first tensor that has it."""
+    firsts: list[Entry] = []
     for entry, table in zip(clustered, side.tables, strict=True):
-        if table == len(sizes):
-            sizes.append(entry.centroids or 0)
-        if table >= len(sizes) or sizes[table] != entry.centroids:
+        if table == len(firsts):
+            firsts.append(entry)
+        if table >= len(firsts) or (firsts[table].centroids, firsts[table].stored) != (entry.centroids, entry.stored):
             raise ArchiveError(f"its payload gives {entry.name} a centroid table that is not its own")
-    return sizes
+    return firsts
 
 
 def _indices(
@@ -234,18 +236,17 @@ def _decompress(data: bytes, at_most: int) -> bytes:
         raise ArchiveError(f"a zstd frame of its payload is damaged ({error})") from error
 
 
-def _shuffled(arrays: Sequence[Any]) -> bytes:
-    values = np.concatenate([np.ascontiguousarray(array).reshape(-1) for array in arrays])
-    return values.view(np.uint8).reshape(-1, values.itemsize).T.tobytes()
+def _shuffled(tensors: Sequence[tuple[Entry, Any]]) -> bytes:
+    values = np.concatenate([entry.to_held(array) for entry, array in tensors])
+    return values.reshape(-1, tensors[0][0].held.itemsize).T.tobytes()
 
 
 def _unshuffled(block: bytes, group: Sequence[Entry]) -> dict[str, NDArray[Any]]:
-    dtype = DTYPES[group[0].dtype]
-    values = sum(entry.values for entry in group)
-    data = _decompress(block, values * dtype.itemsize)
-    if len(data) != values * dtype.itemsize:
-        raise ArchiveError(f"its block of {group[0].dtype} holds {len(data)} bytes, not {values * dtype.itemsize}")
-    flat = np.frombuffer(bytearray(data), np.uint8).reshape(dtype.itemsize, values).T.reshape(-1).view(dtype)
-    ends = np.cumsum([entry.values for entry in group])
-    parts = np.split(flat, ends[:-1])
+    first, values = group[0], sum(entry.values for entry in group)
+    size = values * first.held.itemsize
+    data = _decompress(block, size)
+    if len(data) != size:
+        raise ArchiveError(f"its block of {first.dtype} holds {len(data)} bytes, not {size}")
+    flat = first.from_held(np.frombuffer(bytearray(data), np.uint8).reshape(first.held.itemsize, values).T.reshape(-1))
+    parts = np.split(flat, np.cumsum([entry.values for entry in group])[:-1])
     return {entry.name: part.reshape(entry.shape) for entry, part in zip(group, parts, strict=True)}

@@ -2,7 +2,7 @@
 
     offset  bytes  content
     0       8      "REQUANT" and a zero byte
-    8       4      format version, unsigned, little-endian
+    8       4      format version (1 or 2), unsigned, little-endian
     12      8      length of the whole file in bytes, unsigned, little-endian
     20      32     SHA-256 of all bytes from offset 512
     52      460    zeros
@@ -20,7 +20,8 @@ from requant.errors import ArchiveError
 
 SIZE = 512
 MAGIC = b"REQUANT\0"
-VERSION = 1
+NEWEST = 2
+"""The newest format version; files that need nothing of it are written as version 1."""
 
 _FIELDS = struct.Struct("<8sIQ32s")
 _BLOCK = 1 << 20
@@ -32,17 +33,17 @@ _FOREIGN = (
 )
 
 
-def seal(body: memoryview) -> bytes:
-    """The envelope of a file whose bytes from 512 on are `body`."""
-    fields = _FIELDS.pack(MAGIC, VERSION, SIZE + len(body), hashlib.sha256(body).digest())
+def seal(body: memoryview, version: int) -> bytes:
+    """The envelope of a file of this format version whose bytes from 512 on are `body`."""
+    fields = _FIELDS.pack(MAGIC, version, SIZE + len(body), hashlib.sha256(body).digest())
     return fields.ljust(SIZE, b"\0")
 
 
-def verify(file: BinaryIO, path: Path) -> int:
+def verify(file: BinaryIO, path: Path) -> tuple[int, int]:
     """Check the envelope and the checksum of an open file.
 
     Returns:
-        The file's length in bytes.
+        The format version, and the file's length in bytes.
 
     Raises:
         ArchiveError: foreign, of a newer format, truncated or damaged.
@@ -54,14 +55,14 @@ def verify(file: BinaryIO, path: Path) -> int:
     if len(envelope) < SIZE:
         raise ArchiveError(f"{path} is truncated: it ends after {len(envelope)} bytes, in its header; copy it again")
     _, version, length, digest = _FIELDS.unpack_from(envelope)
-    if version > VERSION:
+    if version > NEWEST:
         raise ArchiveError(
-            f"{path} was written by a newer requant (format {version}; this one reads up to {VERSION}): upgrade requant"
+            f"{path} was written by a newer requant (format {version}; this one reads up to {NEWEST}): upgrade requant"
         )
     _check_body(file, path, length, digest)
     if version < 1 or any(envelope[_FIELDS.size :]):
         raise ArchiveError(f"{path} is damaged in its header; copy or make it again")
-    return int(length)
+    return version, length
 
 
 def _check_body(file: BinaryIO, path: Path, length: int, digest: bytes) -> None:

@@ -21,7 +21,7 @@ from requant.archive.datasets import open_dataset
 from requant.archive.manifest import DTYPES, Entry, Manifest
 from requant.archive.report import TensorBytes
 from requant.clustering.assign import assign
-from requant.codebook import Codebook
+from requant.codebook import Codebook, index_dtype
 from requant.errors import ArchiveError
 
 LEVEL = 6
@@ -46,6 +46,9 @@ def read(file: h5py.File, manifest: Manifest) -> dict[str, Codebook | NDArray[An
         ArchiveError: naming what is not as the manifest says.
 
     """
+    for entry in manifest.tensors:
+        if entry.stored:
+            raise ArchiveError(f"its tensor {entry.name} is stored as {entry.stored}, which gzip never is")
     counts = [entry.centroids or 0 for entry in manifest.tensors]
     centroids = open_dataset(file, CENTROIDS, DTYPES["float32"], (sum(counts),))[()]
     books = np.split(centroids, np.cumsum(counts))[:-1]
@@ -106,7 +109,7 @@ def _read_tensor(file: h5py.File, entry: Entry, centroids: NDArray[np.float32]) 
     dataset = open_dataset(file, _path(entry), DTYPES[entry.dtype], entry.shape)
     if entry.centroids is None:
         return np.asarray(dataset[()])
-    indices = np.empty(entry.shape, np.uint8)
+    indices = np.empty(entry.shape, index_dtype(entry.centroids))
     for part in _parts(entry):
         values = np.asarray(dataset[part])
         indices[part] = assign(values.reshape(-1), centroids)[0].reshape(values.shape)

@@ -56,13 +56,15 @@ def read(path: str | Path) -> Archive:
     """
     path = Path(path)
     with _open(path) as file, _translated(path):
-        size = envelope.verify(file, path)
+        version, size = envelope.verify(file, path)
         with h5py.File(file, "r") as content:
-            return _read_content(content, path, size)
+            return _read_content(content, path, version, size)
 
 
-def _read_content(content: h5py.File, path: Path, size: int) -> Archive:
+def _read_content(content: h5py.File, path: Path, version: int, size: int) -> Archive:
     manifest = _manifest(content)
+    if manifest.version != version:
+        raise ArchiveError(f"its header says format {version}, and what it holds is format {manifest.version}")
     backend = BY_NAME[manifest.storage]
     tensors = backend.read(content, manifest)
     return Archive(

@@ -7,6 +7,9 @@
              {"name": "0.bias", "shape": [8], "dtype": "float32", "centroids": null}, ...]}
 
 `centroids` is null where the tensor is stored as it is. The order of the tensors is that of the network.
+
+Version 2 allows up to 4,096 centroids, and one more key of a tensor, `stored`: "bfloat16" or "float16" where the
+centroids, or the values of a tensor that is not clustered, are float32 numbers held in 16 bits.
 """
 
 import json
@@ -17,8 +20,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from requant.archive.bitpack import packed_size
+from requant.archive.halves import HALVES, HELD, from_bits, to_bits
 from requant.errors import ArchiveError
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -35,7 +40,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """Element types by their PyTorch names, and how a file holds them."""
 
 MANIFEST = "manifest"  # the data set's name
-MAX_CENTROIDS = 256
+MAX_CENTROIDS = 4096
+MAX_CENTROIDS_1 = 256  # in format version 1
 MAX_DIMENSIONS = 32
 MAX_TEXT = 1 << 26  # bytes of JSON: keeps a small hostile file from filling the memory
 MAX_CONSTANT = 1 << 28  # values in tensors of one centroid, which take no bits a value, for the same reason
@@ -43,12 +49,32 @@ MAX_CONSTANT = 1 << 28  # values in tensors of one centroid, which take no bits 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor: its name, shape, element type, and how many centroids it has (None: not clustered)."""
+    """One tensor.
+
+    Attributes:
+        name: its key in the state dict.
+        shape: its size along each dimension.
+        dtype: its element type, by PyTorch's name.
+        centroids: how many it has; None: it is not clustered.
+        stored: one of `HALVES`, where its centroids or values are held as that; None: as `dtype`.
+
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     centroids: int | None
+    stored: str | None = None
+
+    @property
+    def version(self) -> int:
+        """The first format version that can hold it."""
+        return 2 if self.stored or (self.centroids or 0) > MAX_CENTROIDS_1 else 1
+
+    @property
+    def held(self) -> np.dtype[Any]:
+        """The numpy type of its centroids or values in the file."""
+        return HELD if self.stored else DTYPES[self.dtype]
 
     @property
     def values(self) -> int:
@@ -63,7 +89,7 @@ class Entry:
     @property
     def codebook_bytes(self) -> int:
         """Bytes of its centroids."""
-        return 4 * (self.centroids or 0)
+        return self.held.itemsize * (self.centroids or 0)
 
     @property
     def index_bytes(self) -> int:
@@ -73,7 +99,17 @@ class Entry:
     @property
     def dense_bytes(self) -> int:
         """Bytes of its values as they are; 0 where it is clustered."""
-        return 0 if self.centroids else self.values * DTYPES[self.dtype].itemsize
+        return 0 if self.centroids else self.values * self.held.itemsize
+
+    def to_held(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """The bytes of centroids or values as the file holds them, in row-major order."""
+        flat = np.ascontiguousarray(values).reshape(-1)
+        return (to_bits(flat, self.stored) if self.stored else flat.astype(self.held, copy=False)).view(np.uint8)
+
+    def from_held(self, data: NDArray[np.uint8]) -> NDArray[Any]:
+        """Centroids or values, flat, from the bytes that the file holds."""
+        held = data.view(self.held)
+        return from_bits(held, self.stored) if self.stored else held
 
 
 @dataclass(frozen=True)
@@ -84,6 +120,11 @@ class Manifest:
     architecture: dict[str, Any] | None
     provenance: dict[str, Any] | None
     tensors: tuple[Entry, ...]
+
+    @property
+    def version(self) -> int:
+        """The first format version that can hold all of them."""
+        return max((entry.version for entry in self.tensors), default=1)
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.tensors]
@@ -102,7 +143,7 @@ def encode(manifest: Manifest) -> bytes:
 
     """
     try:
-        text = json.dumps(asdict(manifest), allow_nan=False, separators=(",", ":")).encode()
+        text = json.dumps(_plain(manifest), allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ArchiveError(
             f"architecture and provenance must be plain values that JSON can hold: {error}; "
@@ -111,6 +152,15 @@ def encode(manifest: Manifest) -> bytes:
     if len(text) > MAX_TEXT:
         raise ArchiveError(f"architecture and provenance take {len(text)} bytes, above the limit of {MAX_TEXT}")
     return zlib.compress(text, 9)
+
+
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    """For JSON; keys of version 2 are left out where they say nothing."""
+    data = asdict(manifest)
+    for tensor in data["tensors"]:
+        for key in [key for key in _NEWER if tensor[key] is None]:
+            del tensor[key]
+    return data
 
 
 def decode(data: bytes) -> Manifest:
@@ -133,7 +183,8 @@ def _manifest(data: object) -> Manifest:
 
 
 def _entry(data: object) -> Entry:
-    fields = _fields(data, {"name": str, "shape": list, "dtype": str, "centroids": int | None})
+    newer = {key: kind for key, kind in _NEWER.items() if isinstance(data, dict) and key in data}
+    fields = _fields(data, {"name": str, "shape": list, "dtype": str, "centroids": int | None, **newer})
     entry = Entry(**{**fields, "shape": tuple(fields["shape"])})
     if not _is_shape(entry.shape):
         raise ArchiveError(f"its manifest gives {entry.name} the shape {entry.shape}")
@@ -141,7 +192,13 @@ def _entry(data: object) -> Entry:
         raise ArchiveError(f"its manifest gives {entry.name} the unknown type {entry.dtype!r}")
     if entry.centroids is not None and not (1 <= entry.centroids <= MAX_CENTROIDS and entry.dtype == "float32"):
         raise ArchiveError(f"its manifest gives {entry.name} {entry.centroids} centroids of type {entry.dtype}")
+    if entry.stored is not None and not (entry.stored in HALVES and entry.dtype == "float32"):
+        raise ArchiveError(f"its manifest has {entry.name} of type {entry.dtype} stored as {_shortened(entry.stored)}")
     return entry
+
+
+_NEWER: dict[str, Any] = {"stored": str}
+"""Keys of a tensor that version 1 does not have; each may be left out."""
 
 
 def _is_shape(shape: Sequence[object]) -> bool:

@@ -1,8 +1,8 @@
 """Storage `packed`: one data set of bytes, `payload`, in which the tensors follow one another without gaps.
 
-First the clustered tensors in the manifest's order, each as its centroids (float32, little-endian) and then its indices
-(`bitpack`, ceil(log2 k) bits each, from a whole byte on); then the other tensors in the same order, each as its values
-in row-major order, little-endian.
+First the clustered tensors in the manifest's order, each as its centroids (float32, or 16 bits each where the manifest
+says so) and then its indices (`bitpack`, ceil(log2 k) bits each, from a whole byte on); then the other tensors in the
+same order, each as its values in row-major order. All numbers are little-endian.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from requant.archive.bitpack import pack, unpack
 from requant.archive.content import Contents
 from requant.archive.datasets import open_dataset
-from requant.archive.manifest import DTYPES, Entry, Manifest
+from requant.archive.manifest import Entry, Manifest
 from requant.archive.report import TensorBytes
 from requant.codebook import Codebook
 from requant.errors import ArchiveError
@@ -29,7 +29,7 @@ def write(file: h5py.File, manifest: Manifest, contents: Contents) -> None:
     total = sum(size.total for size in measure(file, manifest).values())
     payload = file.create_dataset(PAYLOAD, (total,), np.uint8, track_times=False)
     begin = 0
-    for piece in chain.from_iterable(_pieces(contents[entry.name]) for entry in _ordered(manifest)):
+    for piece in chain.from_iterable(_pieces(contents[entry.name], entry) for entry in _ordered(manifest)):
         if piece.size:
             payload[begin : begin + piece.size] = piece
         begin += piece.size
@@ -62,24 +62,22 @@ def _ordered(manifest: Manifest) -> list[Entry]:
     return sorted(manifest.tensors, key=lambda entry: entry.centroids is None)
 
 
-def _pieces(tensor: Codebook | NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
+def _pieces(tensor: Codebook | NDArray[Any], entry: Entry) -> Iterator[NDArray[np.uint8]]:
+    yield entry.to_held(tensor.centroids if isinstance(tensor, Codebook) else tensor)
     if isinstance(tensor, Codebook):
-        yield tensor.centroids.astype("<f4").view(np.uint8)
         yield pack(tensor.indices.reshape(-1), tensor.bits)
-    else:
-        yield np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
 
 
 def _read_entry(payload: h5py.Dataset, begin: int, entry: Entry) -> Codebook | NDArray[Any]:
     if entry.centroids is None:
-        return _read_array(payload, begin, DTYPES[entry.dtype], entry.values).reshape(entry.shape)
-    centroids = _read_array(payload, begin, DTYPES["float32"], entry.centroids)
-    stream = _read_array(payload, begin + entry.codebook_bytes, np.dtype(np.uint8), entry.index_bytes)
+        return entry.from_held(_read_bytes(payload, begin, entry.dense_bytes)).reshape(entry.shape)
+    centroids = entry.from_held(_read_bytes(payload, begin, entry.codebook_bytes))
+    stream = _read_bytes(payload, begin + entry.codebook_bytes, entry.index_bytes)
     return Codebook(centroids, unpack(stream, entry.bits, entry.values).reshape(entry.shape))
 
 
-def _read_array(payload: h5py.Dataset, begin: int, dtype: np.dtype, size: int) -> NDArray[Any]:
-    array = np.empty(size, dtype)
-    if array.nbytes:
-        payload.read_direct(array.view(np.uint8), np.s_[begin : begin + array.nbytes])
-    return array
+def _read_bytes(payload: h5py.Dataset, begin: int, size: int) -> NDArray[np.uint8]:
+    data = np.empty(size, np.uint8)
+    if size:
+        payload.read_direct(data, np.s_[begin : begin + size])
+    return data

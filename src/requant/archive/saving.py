@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from requant.archive import envelope
 from requant.archive.content import Contents
+from requant.archive.halves import exact_half
 from requant.archive.manifest import DTYPES, MANIFEST, MAX_CENTROIDS, Entry, Manifest, encode
 from requant.archive.report import ArchiveReport, TensorBytes, summarize
 from requant.archive.storages import BY_NAME, STORAGES
@@ -23,6 +24,8 @@ from requant.suggest import did_you_mean
 
 # The on-disk structures of HDF5 1.10: smaller than the earliest, with checksums, and stable.
 LIBVER = ("v110", "v110")
+
+STORED_COSTS = 16  # bytes of the manifest that naming a 16-bit type takes: it has to save more
 
 
 def save(
@@ -58,7 +61,7 @@ def save(
     if storage not in STORAGES:
         raise ArchiveError(f"there is no storage {storage!r}{did_you_mean(storage, STORAGES)}")
     contents = _contents(model, codebooks)
-    entries = tuple(_entry(name, tensor) for name, tensor in contents.items())
+    entries = tuple(_entry(name, tensor, halves=storage != "gzip") for name, tensor in contents.items())
     manifest = Manifest(storage, _plain(architecture), _plain(provenance), entries)
     image, tensors = _image(manifest, contents)
     _write(Path(path), image)
@@ -80,7 +83,7 @@ def _image(manifest: Manifest, contents: Contents) -> tuple[memoryview, dict[str
         backend.write(file, manifest, contents)
         tensors = backend.measure(file, manifest)
     image = buffer.getbuffer()
-    image[: envelope.SIZE] = envelope.seal(image[envelope.SIZE :])
+    image[: envelope.SIZE] = envelope.seal(image[envelope.SIZE :], manifest.version)
     return image, tensors
 
 
@@ -116,10 +119,12 @@ def _checked_array(name: str, tensor: object) -> NDArray[Any]:
     return array
 
 
-def _entry(name: str, tensor: Codebook | NDArray[Any]) -> Entry:
+def _entry(name: str, tensor: Codebook | NDArray[Any], halves: bool) -> Entry:
+    held = tensor.centroids if isinstance(tensor, Codebook) else tensor
+    stored = exact_half(held) if halves and held.dtype == np.float32 and 2 * held.size > STORED_COSTS else None
     if isinstance(tensor, Codebook):
-        return Entry(name, tensor.shape, "float32", tensor.k)
-    return Entry(name, tensor.shape, tensor.dtype.name, None)
+        return Entry(name, tensor.shape, "float32", tensor.k, stored)
+    return Entry(name, tensor.shape, tensor.dtype.name, None, stored)
 
 
 def _write(path: Path, image: memoryview) -> None:

@@ -36,7 +36,7 @@ def grid(
         tensors: the network's, as `requant.layers.describe` gives them.
         kinds: of `requant.kinds.KINDS`.
         layers: as in a plan's rules; `"each"` stands for every layer that has the kind, alone.
-        centroids: each 1 to 256.
+        centroids: each 1 to 4096.
 
     Raises:
         PlanError: for a point that is no rule, or that nothing matches.

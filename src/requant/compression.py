@@ -1,7 +1,7 @@
 """Cluster a network's weights: rules in, the quantized network and its codebooks out."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +36,12 @@ def compress(
     example: Tensor,
     method: str = "kmeans",
     options: Mapping[str, Any] | None = None,
+    clusterer: Callable[..., Codebook] = cluster,
 ) -> Compressed:
     """Cluster the tensors that `rules` choose; `model` itself is left as it is.
 
     `example` is one input (1, C, H, W), which finds the layers' order. `method`, with its `options` (see `cluster`), is
-    for rules that name none.
+    for rules that name none. `clusterer` is called as `cluster` would be.
     Raises PlanError for rules that match nothing, UserError for values that are not finite.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
@@ -56,7 +57,8 @@ def compress(
     codebooks = {}
     for a in assignments:
         settings = dict(options or {}) if a.method == method else {}
-        codebooks[a.tensor.name] = cluster(state[a.tensor.name], a.centroids, a.method, name=a.tensor.name, **settings)
+        name = a.tensor.name
+        codebooks[name] = clusterer(state[name], a.centroids, a.method, name=name, **settings)
     student = copy.deepcopy(model)
     place(student, codebooks)
     return Compressed(student, codebooks, assignments, tensors)

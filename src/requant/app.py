@@ -3,7 +3,7 @@
 import copy
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from requant.evaluation import Accuracy, outputs, score
 from requant.figures.run import draw_run
 from requant.layers import describe
 from requant.layout import POINTS, RESULT
+from requant.machine import use_threads
 from requant.models import checksum, example_input
 from requant.plan import resolve
 from requant.progress import console
@@ -33,6 +34,7 @@ from requant.results import findings, read_result, summary, write_result
 from requant.retraining import History, retrain, retrain_with_labels
 from requant.runs import claimed, provenance, run_folder, settings_hash, state
 from requant.sensitivity import Study, Table, grid, measure_all
+from requant.shared import Shared, SharedClusterer, shared
 from requant.teacher import keep_teacher
 from requant.tracking import Tracker, tracking
 
@@ -41,8 +43,7 @@ def run(settings: Config) -> Path:
     """Do what the settings say; return the path of result.json. A run that is done already is only shown."""
     assembly.check(settings)
     folder = run_folder(settings)
-    if settings.trainer.threads:
-        torch.set_num_threads(settings.trainer.threads)
+    use_threads(assembly.threads(settings))
     if not _is_main():
         return _TASKS[settings.task](settings, folder)
     if settings.dry_run:
@@ -120,7 +121,7 @@ def _compress(settings: Config, folder: Path) -> Path:
         _store(job, "quantized", compressed.model, compressed.codebooks)
         _measure_teacher(job)
         _measure(job, "quantized")
-    final = compressed
+    students = {}
     with _tracker(job) as tracker:
         for name, recipe in todo.items():
             student, codebooks = copy.deepcopy(compressed.model), compressed.codebooks
@@ -129,17 +130,17 @@ def _compress(settings: Config, folder: Path) -> Path:
                     student, codebooks = _reconstruct(job, name, recipe, images[name])
                 else:
                     job.histories[name] = _retrain(job, name, recipe, student, images[name], tracker)
-            if _is_main():
-                _store(job, name, student, codebooks)
-                _measure(job, name)
-            if name == "retrained":
-                final = replace(compressed, codebooks=codebooks)
+            students[name] = (student, codebooks)
         if not _is_main():
             return folder / RESULT
+        for name, (student, codebooks) in students.items():  # only now: between trainings other processes would wait
+            _store(job, name, student, codebooks)
+            _measure(job, name)
+        codebooks = students["retrained"][1] if "retrained" in students else compressed.codebooks
         looked_at = {"test": test, **images}
         result = _header(settings, seconds) | {
             "images": {name: {"n": len(found), "skipped": list(found.skipped)} for name, found in looked_at.items()},
-            **findings(final, job.reports, job.accuracy, job.histories),
+            **findings(replace(compressed, codebooks=codebooks), job.reports, job.accuracy, job.histories),
         }
         tracker.summarise(summary(result))
         if settings.logger.artifact:
@@ -203,7 +204,10 @@ def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     example = example_input(assembly.architecture(settings))
     stored = archive.read(path) if path.exists() else None
     if stored is None or (stored.provenance or {}).get("teacher") != checksum(teacher):
-        found = compress(teacher, rules, example, clustering.method, assembly.clustering_options(settings), **forms)
+        clusterer, options = SharedClusterer(), assembly.clustering_options(settings)
+        found = compress(teacher, rules, example, clustering.method, options, clusterer=clusterer, **forms)
+        if clusterer.found:
+            console.print(f"Clusters of {clusterer.found} tensors: kept from an earlier run")
         model, codebooks = archive.shortened(found.model, found.codebooks, settings.storage.centroids)
         return replace(found, model=model, codebooks=codebooks)
     codebooks = stored.codebooks
@@ -264,8 +268,19 @@ def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyC
 
 def _measure_teacher(job: Run) -> None:
     with _timed(job.seconds, "evaluate"):
-        job.teacher_outputs, labels_N = outputs(job.teacher, job.test_batches(shard=False))
-        job.accuracy["teacher"] = score(job.teacher_outputs, labels_N, job.teacher_outputs)
+        found = _once(job, "test", lambda: outputs(job.teacher, job.test_batches(shard=False))).tensors
+        job.teacher_outputs = found["outputs"]
+        job.accuracy["teacher"] = score(job.teacher_outputs, found["labels"], job.teacher_outputs)
+
+
+def _once(job: Run, images: str, compute: Callable[[], tuple[Tensor, ...]]) -> Shared:
+    """The teacher's outputs on the test images, with labels, or on the unlabeled images: once for all runs."""
+    names = ("outputs", "labels")
+    identity = assembly.outputs_identity(job.settings, checksum(job.teacher), images)
+    found = shared("outputs", identity, lambda: dict(zip(names, compute(), strict=False)))
+    if found.found:
+        console.print(f"The teacher's outputs on the {images} images: kept from an earlier run", highlight=False)
+    return found
 
 
 def _measure(job: Run, name: str) -> None:
@@ -300,9 +315,14 @@ def _retrain(job: Run, name: str, recipe: RetrainConfig, student: nn.Module, ima
         teacher_outputs=recipe.teacher_outputs,
         front=recipe.front,
         in_memory=recipe.in_memory,
+        keep=lambda compute: _outputs_and_saved(_once(job, "unlabeled", lambda: (compute(),))),
         label="retrain without labels",
         **common,
     )
+
+
+def _outputs_and_saved(found: Shared) -> tuple[Tensor, float]:
+    return found.tensors["outputs"], found.seconds if found.found else 0.0
 
 
 def _reconstruct(

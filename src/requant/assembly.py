@@ -1,6 +1,8 @@
 """From settings to parts: each function reads the config and returns a plain value that knows nothing of it."""
 
+import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,11 @@ from torch import nn
 
 from requant import archive, data
 from requant.clustering import METHODS, OPTIONS, check_granularity
-from requant.config import Config, RetrainConfig, all_settings
+from requant.config import Config, RetrainConfig, all_settings, result_settings
 from requant.data.cache import cache_folder
 from requant.errors import ConfigError, UserError
 from requant.files import exclusive
+from requant.machine import cores
 from requant.models import Architecture, build, load_weights, preprocessing
 from requant.plan import Rule
 from requant.progress import console
@@ -137,10 +140,42 @@ def retraining_images(settings: Config, recipe: RetrainConfig) -> Any:
     return unlabeled_images(settings)
 
 
+def outputs_identity(settings: Config, teacher: str, images: str) -> dict[str, Any]:
+    """What the teacher's outputs on the `test` or the `unlabeled` images depend on; `teacher` is its checksum."""
+    if images == "test":
+        source: Any = settings.data
+        seed, batch_size = None, settings.data.batch_size
+    else:
+        source = settings.unlabeled
+        seed = settings.seed if data.cuts_crops(source.name, source.crops) else None
+        batch_size = settings.retrain.batch_size
+    return {
+        "teacher": teacher,
+        "architecture": architecture(settings).to_dict(),
+        "preprocessing": asdict(preprocessing(architecture(settings))),
+        "images": result_settings(source),
+        "files": None if source.root is None else data.fingerprint(source.root, dated=True),
+        "seed": seed,
+        "batch_size": batch_size,
+        "device": device(settings).type,
+    }
+
+
 def trainer(settings: Config) -> dict[str, Any]:
     """Arguments of Lightning's Trainer."""
     names = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision")
     return {name: getattr(settings.trainer, name) for name in names}
+
+
+def threads(settings: Config) -> int | None:
+    """CPU threads of each process; None: as the environment and torch have it.
+
+    Several processes on this machine divide its cores, which Lightning does too, but only when it starts the others.
+    """
+    together = settings.trainer.devices
+    if settings.trainer.threads or together == 1 or "OMP_NUM_THREADS" in os.environ:
+        return settings.trainer.threads
+    return max(1, cores() // together)
 
 
 def device(settings: Config) -> torch.device:

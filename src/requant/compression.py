@@ -1,7 +1,7 @@
 """Cluster a network's weights: rules in, the quantized network and its codebooks out."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +39,13 @@ def compress(
     options: Mapping[str, Any] | None = None,
     granularity: str = "tensor",
     split: float = 0.0,
+    clusterer: Callable[..., AnyCodebook] = cluster_split,
 ) -> Compressed:
     """Cluster the tensors that `rules` choose; `model` itself is left as it is.
 
     `example` is one input (1, C, H, W), which finds the layers' order. `method`, with its `options` (see `cluster`),
-    `granularity` and `split` (the share of outlier channels that are split) are for rules that name none.
+    `granularity` and `split` (the share of outlier channels that are split) are for rules that name none. `clusterer`
+    is called as `requant.clustering.cluster_split` would be.
     Raises PlanError for rules that match nothing, UserError for values that are not finite.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
@@ -60,18 +62,18 @@ def compress(
     with bar() as progress:
         for a in progress.track(assignments, description="cluster"):
             settings = dict(options or {}) if a.method == method else {}
-            codebooks[a.tensor.name] = _clustered(state[a.tensor.name], a, settings)
+            codebooks[a.tensor.name] = _clustered(clusterer, state[a.tensor.name], a, settings)
     student = copy.deepcopy(model)
     place(student, codebooks)
     return Compressed(student, codebooks, assignments, tensors)
 
 
-def _clustered(values: Tensor, a: Assignment, options: dict[str, Any]) -> AnyCodebook:
+def _clustered(
+    clusterer: Callable[..., AnyCodebook], values: Tensor, a: Assignment, options: dict[str, Any]
+) -> AnyCodebook:
     if a.block is not None:
         options["block"] = a.block
-    return cluster_split(
-        values, a.centroids, a.method, a.split, name=a.tensor.name, granularity=a.granularity, **options
-    )
+    return clusterer(values, a.centroids, a.method, a.split, name=a.tensor.name, granularity=a.granularity, **options)
 
 
 def _check_untied(model: nn.Module, names: Sequence[str]) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from rich.live import Live
 from rich.table import Table
 
+from requant.machine import THREADS, cores
 from requant.progress import console
 
 POLL = 0.2  # seconds
 PATIENCE = 30.0  # seconds that an interrupted process has to end by itself
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _EPOCH = re.compile(r"^(.+): epoch (\d+)/(\d+)", re.MULTILINE)
 
 
@@ -59,7 +59,7 @@ def run_all(commands: Sequence[Command], max_parallel: int = 1, gpus: Sequence[s
     """
     waiting, running, outcomes = list(commands), list[_Running](), dict[int, Outcome]()
     free, times = list(gpus), list[float]()
-    threads = max(1, _cores() // max_parallel) if max_parallel > 1 else None
+    threads = max(1, cores() // max_parallel) if max_parallel > 1 else None
     with _terminable(), _view(lambda: _table(commands, running, outcomes, times, max_parallel)) as refresh:
         try:
             while waiting or running:
@@ -92,10 +92,6 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start(command: Command, gpus: list[str], threads: int | None) -> _Running:

@@ -19,6 +19,7 @@ from requant.data import fingerprint
 from requant.errors import ConfigError, WeightsError
 from requant.files import exclusive, remove_unfinished, write_json
 from requant.layout import LOCK, RESULT, SETTINGS
+from requant.machine import machine
 
 _UNUSED = {
     "compress": ("sensitivity",),
@@ -110,7 +111,7 @@ def provenance() -> dict[str, Any]:
     return {
         "git": _commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "machine": _machine(),
+        "machine": machine(),
     }
 
 
@@ -152,14 +153,3 @@ def _commit() -> str | None:
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _machine() -> dict[str, Any]:
-    import torch
-
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists() and (found := re.search(r"model name\s*:\s*(.+)", info.read_text())):
-        cpu = found.group(1)
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"system": platform.platform(), "cpu": cpu, "threads": torch.get_num_threads(), "gpus": gpus}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,19 @@ QUICK = ("teacher.epochs=2", "data.train_limit=600", "data.limit=200", "unlabele
 SWEEP = ("-m", *QUICK, "centroids=2,4,8", "seed=0,1", "hydra.launcher.max_parallel=2")
 
 
-def start(place: Path) -> subprocess.Popen[bytes]:
+def start(place: Path, sweep: Sequence[str] = SWEEP) -> subprocess.Popen[bytes]:
     """The sweep, with outputs and a cache of its own, so that the teacher's training is killed too."""
     place.mkdir(exist_ok=True)
-    command = [sys.executable, str(ROOT / "run.py"), *SWEEP, f"out={place / 'outputs'}"]
+    command = [sys.executable, str(ROOT / "run.py"), *sweep, f"out={place / 'outputs'}"]
     environment = os.environ | {"REQUANT_CACHE": str(place / "cache")}
     with (place / "log").open("ab") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def finish(place: Path) -> float:
+def finish(place: Path, sweep: Sequence[str] = SWEEP) -> float:
     """Run it to its end; returns the seconds."""
     started = time.monotonic()
-    assert start(place).wait() == 0, (place / "log").read_text()
+    assert start(place, sweep).wait() == 0, (place / "log").read_text()
     return time.monotonic() - started
 
 

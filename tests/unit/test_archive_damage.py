@@ -122,6 +122,11 @@ def entry(**changes: object) -> list[object]:
     return [{"name": "x", "shape": [2], "dtype": "float32", "centroids": None} | changes]
 
 
+def form(**changes: object) -> list[object]:
+    known = {"kind": "table", "shape": [2], "dtype": "float32", "run": None, "split": False}
+    return entry(centroids=2, form=known | changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -143,6 +148,16 @@ def entry(**changes: object) -> list[object]:
         ({"tensors": entry(stored=None)}, "has None for stored"),
         ({"tensors": entry(colour="")}, "manifest should have"),
         ({"tensors": entry(form="")}, "has .. for form"),
+        ({"tensors": entry(form={})}, "a form and no centroids"),
+        ({"tensors": form(kind="cube")}, "a form that is none"),
+        ({"tensors": form(more=1)}, "a form that is none"),
+        ({"tensors": form(dtype="int8")}, "a form that is none"),
+        ({"tensors": form(shape=[-2])}, "the shape"),
+        ({"tensors": form(kind="grouped")}, "groups of None values"),
+        ({"tensors": form(kind="grouped", run=0)}, "groups of 0 values"),
+        ({"tensors": form(run=3)}, "groups of 3 values"),
+        ({"tensors": form(split=True)}, "split channels, and it has none"),
+        ({"tensors": form(kind="vectors")}, "lacks x:vectors"),
         ({"tensors": entry(centroids=2, dtype="int64")}, "centroids of type int64"),
         ({"tensors": entry(centroids=1, shape=[1 << 40])}, "above the limit"),
         ({"tensors": entry() * 2}, "names a tensor twice"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from requant.archive import STORAGES, load, read, save
+from requant.archive.forms import from_arrays, to_arrays
 from requant.clustering import METHODS, cluster, cluster_split
 from requant.clustering.product import default_block
 from requant.clustering.splitting import split_channels
@@ -300,6 +301,7 @@ def test_every_storage_holds_every_form(form: str, storage: str, tmp_path: Path)
     assert np.array_equal(back.indices, book.indices)
     assert np.array_equal(back.dense(), book.dense())
     assert back.entropy_bits == book.entropy_bits
+    assert np.array_equal(from_arrays(to_arrays(book)).dense(), book.dense())
     loaded = load(tmp_path / "a.h5", network_of(np.zeros_like(book.dense())))
     assert torch.equal(loaded[0].weight, model[0].weight)
     save(tmp_path / "b.h5", loaded, found.codebooks, storage=storage)

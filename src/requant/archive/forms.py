@@ -17,6 +17,7 @@ In the manifest such a tensor is clustered, its `shape` that of its indices, and
 Of grouped and vectors the centroids of the entry itself mean nothing: they are ranks about 0.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -75,6 +76,22 @@ def _ranks(k: int) -> NDArray[np.float32]:
     return (np.arange(k) - k // 2).astype(np.float32)
 
 
+def to_arrays(book: AnyCodebook) -> dict[str, NDArray[Any]]:
+    """The codebook as named arrays, its form as JSON in one of them."""
+    found = lowered(book)
+    assert isinstance(found.tensor, Codebook)
+    form = np.frombuffer(json.dumps(found.form).encode(), np.uint8).copy()
+    return {"centroids": found.tensor.centroids, "indices": found.tensor.indices, "form": form, **found.sides}
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> AnyCodebook:
+    """Back from `to_arrays`."""
+    codes: Any = Codebook(arrays["centroids"], arrays["indices"])
+    form = json.loads(arrays["form"].tobytes())
+    book: AnyCodebook = codes
+    return book if form is None else _raised("", codes, form, {f":{part}": side for part, side in arrays.items()})
+
+
 def raised(manifest: Manifest, stored: Mapping[str, Codebook | NDArray[Any]]) -> dict[str, AnyCodebook | NDArray[Any]]:
     """The network's tensors from those of the manifest.
 
@@ -94,8 +111,11 @@ def raised(manifest: Manifest, stored: Mapping[str, Codebook | NDArray[Any]]) ->
 
 def _raised(name: str, codes: Any, form: dict[str, Any], stored: Mapping[str, Any]) -> AnyCodebook:
     dtype, shape = np.dtype(DTYPES[form["dtype"]].type), tuple(form["shape"])
-    sources = stored[f"{name}:{SOURCES}"].astype(np.uint32) if form["split"] else np.empty(0, np.uint32)
+    sources = np.empty(0, np.uint32)
     if form["split"]:
+        if stored[f"{name}:{SOURCES}"].dtype != np.int32:
+            raise ArchiveError(f"its split channels of {name} are no whole numbers")
+        sources = stored[f"{name}:{SOURCES}"].astype(np.uint32)
         shape = (shape[0], shape[1] + sources.size, *shape[2:])
     side = stored.get(f"{name}:{PARTS[form['kind']]}")
     try:
@@ -120,7 +140,15 @@ def _built(
     return GroupedCodebook(codes.centroids[None], codes.indices, run or 1, side, dtype)
 
 
-def check_form(name: str, form: dict[str, Any]) -> None:
+def check_forms(manifest: Manifest) -> None:
+    """Raise ArchiveError for forms that are none, or lack what must stand beside them."""
+    for entry in manifest.tensors:
+        if entry.form is not None:
+            _check_form(entry.name, entry.form)
+    _side_names(manifest)
+
+
+def _check_form(name: str, form: dict[str, Any]) -> None:
     """Raise ArchiveError for what is no form."""
     fits = set(form) == set(KEYS) and all(isinstance(form[key], kind) for key, kind in KEYS.items())
     if not fits or form["kind"] not in PARTS or form["dtype"] not in ("float16", "float32", "float64"):
@@ -135,7 +163,7 @@ def check_form(name: str, form: dict[str, Any]) -> None:
         raise ArchiveError(f"its manifest gives {name} split channels, and it has none")
 
 
-def side_names(name: str, form: dict[str, Any]) -> Iterator[str]:
+def _sides(name: str, form: dict[str, Any]) -> Iterator[str]:
     """The entries that stand beside one of this form."""
     if part := PARTS[form["kind"]]:
         yield f"{name}:{part}"
@@ -145,9 +173,7 @@ def side_names(name: str, form: dict[str, Any]) -> Iterator[str]:
 
 def _side_names(manifest: Manifest) -> dict[str, str]:
     """Each side entry, with the tensor it stands beside."""
-    owners = {
-        side: entry.name for entry in manifest.tensors if entry.form for side in side_names(entry.name, entry.form)
-    }
+    owners = {side: entry.name for entry in manifest.tensors if entry.form for side in _sides(entry.name, entry.form)}
     names = {entry.name for entry in manifest.tensors if entry.centroids is None}
     if missing := [side for side in owners if side not in names]:
         raise ArchiveError(f"its manifest lacks {missing[0]}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from requant.archive import envelope
 from requant.archive.content import Archive
 from requant.archive.datasets import open_dataset
-from requant.archive.forms import check_form, merged, raised
+from requant.archive.forms import check_forms, merged, raised
 from requant.archive.manifest import MANIFEST, Entry, Manifest, decode
 from requant.archive.report import summarize
 from requant.archive.storages import BY_NAME
@@ -84,9 +84,7 @@ def _manifest(content: h5py.File) -> Manifest:
     manifest = decode(open_dataset(content, MANIFEST, np.dtype(np.uint8))[()].tobytes())
     if manifest.storage not in BY_NAME:
         raise ArchiveError(f"its manifest names an unknown storage {manifest.storage!r}")
-    for entry in manifest.tensors:
-        if entry.form is not None:
-            check_form(entry.name, entry.form)
+    check_forms(manifest)
     return manifest
 
 

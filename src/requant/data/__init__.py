@@ -4,7 +4,7 @@ from requant.data.fingerprints import fingerprint
 from requant.data.loading import loader
 from requant.data.protocols import LabelledImages, Split, UnlabeledImages
 from requant.data.sampler import EpochSampler
-from requant.data.sources import classes, has_training_images, labelled, unlabeled
+from requant.data.sources import classes, cuts_crops, has_training_images, labelled, unlabeled
 
 __all__ = [
     "EpochSampler",
@@ -12,6 +12,7 @@ __all__ = [
     "Split",
     "UnlabeledImages",
     "classes",
+    "cuts_crops",
     "fingerprint",
     "has_training_images",
     "labelled",

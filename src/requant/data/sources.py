@@ -128,6 +128,11 @@ def unlabeled(
     return RandomCrops(pictures, preprocessing, crops=items, scale=scale, flip=flip, fresh=fresh, seed=seed)
 
 
+def cuts_crops(name: str, crops: int | None) -> bool:
+    """Whether `unlabeled` cuts random crops, which depend on the seed, or takes images whole."""
+    return name not in _SMALL_IMAGES or crops is not None
+
+
 def _photographs(name: str, root: str | None, limit: int | None, channels: int) -> Pictures:
     if name == "folder" and root is None:
         raise ConfigError("unlabeled.name=folder needs a folder; set unlabeled.root=<folder of images>")

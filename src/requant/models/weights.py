@@ -102,9 +102,14 @@ def _sort_header(file: BinaryIO) -> None:
 
 def checksum(model: nn.Module) -> str:
     """A network's identity: the sha256, in hexadecimal, over the names, types, shapes and bytes of its state dict."""
+    return tensors_checksum(model.state_dict())
+
+
+def tensors_checksum(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256, in hexadecimal, over names, types, shapes and bytes, in the names' order."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         # As bytes, since numpy has no bfloat16.
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +21,9 @@ from requant.retraining.objectives import MatchOutputs, MatchTeacher, Objective
 from requant.retraining.trainable import freeze
 
 MOST_BYTES = 2 << 30  # of images or activations kept in memory
+
+Keep = Callable[[Callable[[], Tensor]], tuple[Tensor, float]]
+"""Gives the teacher's outputs, by calling what computes them or from where they were kept, and the seconds saved."""
 
 
 class Images(Protocol):
@@ -85,13 +89,14 @@ def retrain(
     statistics: str = "keep",
     workers: int = 0,
     seed: int = 0,
+    keep: Keep = lambda compute: (compute(), 0.0),
     **training: Any,
 ) -> History:
     """Train what is not quantized until the student's outputs match the teacher's on unlabeled images, in place.
 
     (Thonglek et al., IJCNN 2020, section III.) `codebooks` names the quantized tensors, which stand still; `only`
-    narrows what is trained further. `training` goes to `requant.retraining.loop.fit`: test, folder, trainer, loggers,
-    label.
+    narrows what is trained further. `keep` may take the teacher's outputs from an earlier run. `training` goes to
+    `requant.retraining.loop.fit`: test, folder, trainer, loggers, label.
 
     Where the images are the same in every epoch, what would be computed again is computed once, before the first: with
     `teacher_outputs="once"` the teacher's outputs; with `front="once"` the activations of frozen layers at the front,
@@ -108,7 +113,8 @@ def retrain(
         if in_memory and images.fixed and _bytes(images) <= MOST_BYTES:
             images = TensorImages(_each(lambda batch: batch, images, recipe.batch_size, workers, "unlabeled images"))
         if teacher_outputs == "once" and images.fixed:
-            outputs_NC = predict(teacher, images, recipe.batch_size, workers)
+            predicted = partial(predict, teacher, images, recipe.batch_size, workers)
+            outputs_NC, saved = keep(predicted)
             objective: Objective = MatchOutputs(loss, temperature)
             tail = _fixed_tail(student, images) if front == "once" and statistics == "keep" else None
             if tail is not None:
@@ -116,8 +122,8 @@ def retrain(
                 objective = OnTail(objective, tail)
             batches: Images | WithOutputs = WithOutputs(images, outputs_NC)
         else:
-            batches, objective = images, MatchTeacher(teacher, loss, temperature)
-        prepared = time.perf_counter() - started
+            batches, objective, saved = images, MatchTeacher(teacher, loss, temperature), 0.0
+        prepared = time.perf_counter() - started + saved
         train = loader(batches, recipe.batch_size, shuffle=True, seed=seed, workers=workers)
         history = fit(student, train, objective, recipe, frozen=codebooks, statistics=statistics, seed=seed, **training)
     return replace(history, teacher_seconds=prepared)

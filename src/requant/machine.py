@@ -1,0 +1,46 @@
+"""What a run is computed on."""
+
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Variables that set how many CPU threads a process starts with."""
+
+
+def machine() -> dict[str, Any]:
+    """System, processor, CPU threads and GPUs."""
+    import torch  # late: a sweep does without it
+
+    return {"system": platform.platform(), "cpu": cpu(), "threads": torch.get_num_threads(), "gpus": gpus()}
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_threads(number: int | None) -> None:
+    """Use so many CPU threads, and the processes that are started from here too; None: leave it."""
+    import torch
+
+    if number is not None:
+        torch.set_num_threads(number)
+        os.environ |= dict.fromkeys(THREADS, str(number))
+
+
+def cpu() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    if info.exists() and (found := re.search(r"model name\s*:\s*(.+)", info.read_text())):
+        return found.group(1)
+    return platform.processor() or platform.machine()
+
+
+def gpus() -> list[str]:
+    """The names of the GPUs."""
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -26,7 +26,7 @@ from requant.layers import describe
 from requant.layout import POINTS, RESULT
 from requant.machine import use_threads
 from requant.models import checksum, example_input
-from requant.plan import resolve
+from requant.plan import Assignment, resolve
 from requant.progress import console
 from requant.reconstruction import batches_of, reconstruct
 from requant.report import print_result
@@ -261,7 +261,7 @@ def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyC
             provenance={
                 "hash": settings_hash(job.settings),
                 "teacher": checksum(job.teacher),
-                "methods": {a.tensor.name: a.method for a in job.compressed.assignments},
+                "methods": _methods(job.compressed.assignments),
             },
         )
 
@@ -341,6 +341,12 @@ def _reconstruct(
     seen = sum(len(batch) for batch in batches)
     job.histories[name] = History([], time.perf_counter() - started, seen)
     return student, codebooks
+
+
+def _methods(assignments: Sequence[Assignment]) -> str | dict[str, str]:
+    """How tensors were clustered: by name, or one method for all."""
+    by_name = {a.tensor.name: a.method for a in assignments}
+    return next(iter(by_name.values())) if len(set(by_name.values())) == 1 else by_name
 
 
 def _tracker(job: Run) -> AbstractContextManager[Tracker]:

@@ -204,7 +204,7 @@ def _stored(name: str, tensor: Stored, archive: Archive, info: TensorInfo | None
         dtype=form.dtype,
         values=values,
         centroids=form.centroids,
-        method=_method(archive.provenance, name),
+        method=_method(archive.provenance, name, clustered=form.centroids is not None),
         bytes=size,
         share=size / archive.report.bytes,
         bits_per_weight=8 * size / values if values else None,
@@ -212,9 +212,9 @@ def _stored(name: str, tensor: Stored, archive: Archive, info: TensorInfo | None
     )
 
 
-def _method(provenance: Mapping[str, Any] | None, name: str) -> str | None:
+def _method(provenance: Mapping[str, Any] | None, name: str, clustered: bool) -> str | None:
     methods = (provenance or {}).get("methods")
-    method = methods.get(name) if isinstance(methods, dict) else None
+    method = methods.get(name) if isinstance(methods, dict) else methods if clustered else None
     return method if isinstance(method, str) else None
 
 

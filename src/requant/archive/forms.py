@@ -1,6 +1,6 @@
 """Codebooks of other forms, as tensors that every storage knows: a table of indices, and what they stand for.
 
-In the manifest such a tensor is clustered, its `shape` that of its indices, and has a key `form`:
+In the manifest such a tensor is clustered, its `shape` that of its indices, and has a key `codes`:
 
 {"kind": "table", "shape": [8, 4], "dtype": "float32", "run": null, "split": false}
 
@@ -105,7 +105,7 @@ def raised(manifest: Manifest, stored: Mapping[str, Codebook | NDArray[Any]]) ->
         if entry.name in sides:
             continue
         tensor = stored[entry.name]
-        found[entry.name] = tensor if entry.form is None else _raised(entry.name, tensor, entry.form, stored)
+        found[entry.name] = tensor if entry.codes is None else _raised(entry.name, tensor, entry.codes, stored)
     return found
 
 
@@ -143,8 +143,8 @@ def _built(
 def check_forms(manifest: Manifest) -> None:
     """Raise ArchiveError for forms that are none, or lack what must stand beside them."""
     for entry in manifest.tensors:
-        if entry.form is not None:
-            _check_form(entry.name, entry.form)
+        if entry.codes is not None:
+            _check_form(entry.name, entry.codes)
     _side_names(manifest)
 
 
@@ -152,7 +152,7 @@ def _check_form(name: str, form: dict[str, Any]) -> None:
     """Raise ArchiveError for what is no form."""
     fits = set(form) == set(KEYS) and all(isinstance(form[key], kind) for key, kind in KEYS.items())
     if not fits or form["kind"] not in PARTS or form["dtype"] not in ("float16", "float32", "float64"):
-        raise ArchiveError(f"its manifest gives {name} a form that is none")
+        raise ArchiveError(f"its manifest gives {name} codes of no known form")
     if not all(type(size) is int and 0 <= size < 1 << 48 for size in form["shape"]):
         raise ArchiveError(f"its manifest gives {name} the shape {form['shape']}")
     if (form["run"] is None) == (form["kind"] in ("grouped", "scaled")) or (
@@ -173,7 +173,7 @@ def _sides(name: str, form: dict[str, Any]) -> Iterator[str]:
 
 def _side_names(manifest: Manifest) -> dict[str, str]:
     """Each side entry, with the tensor it stands beside."""
-    owners = {side: entry.name for entry in manifest.tensors if entry.form for side in _sides(entry.name, entry.form)}
+    owners = {side: entry.name for entry in manifest.tensors if entry.codes for side in _sides(entry.name, entry.codes)}
     names = {entry.name for entry in manifest.tensors if entry.centroids is None}
     if missing := [side for side in owners if side not in names]:
         raise ArchiveError(f"its manifest lacks {missing[0]}")

@@ -63,9 +63,7 @@ def read(path: str | Path) -> Archive:
 
 
 def _read_content(content: h5py.File, path: Path, version: int, size: int) -> Archive:
-    manifest = _manifest(content)
-    if manifest.version != version:
-        raise ArchiveError(f"its header says format {version}, and what it holds is format {manifest.version}")
+    manifest = _manifest(content, version)
     backend = BY_NAME[manifest.storage]
     stored = backend.read(content, manifest)
     dense = {e.name: _declared(e, stored[e.name]) for e in manifest.tensors if e.centroids is None}
@@ -80,8 +78,8 @@ def _read_content(content: h5py.File, path: Path, version: int, size: int) -> Ar
     )
 
 
-def _manifest(content: h5py.File) -> Manifest:
-    manifest = decode(open_dataset(content, MANIFEST, np.dtype(np.uint8))[()].tobytes())
+def _manifest(content: h5py.File, version: int) -> Manifest:
+    manifest = decode(open_dataset(content, MANIFEST, np.dtype(np.uint8))[()].tobytes(), version)
     if manifest.storage not in BY_NAME:
         raise ArchiveError(f"its manifest names an unknown storage {manifest.storage!r}")
     check_forms(manifest)

@@ -48,16 +48,23 @@ COLUMNS = (
 )
 FEW = 64
 SETTINGS: tuple[tuple[str, Sequence[int], dict[str, Any]], ...] = (
-    ("tensor", (8, 16, 32, 64), {}),
-    ("channel", (4, 8, 16), {"granularity": "channel"}),
-    ("channel_scale", (8, 16, 32), {"granularity": "channel_scale"}),
-    ("group:4096", (8, 16, 32), {"granularity": "group:4096"}),
+    ("tensor", (16, 32, 64), {}),
+    ("channel_scale", (16, 32), {"granularity": "channel_scale"}),
+    ("channel", (8, 16), {"granularity": "channel"}),
+    ("product", (1024, 256), {"method": "product"}),
+    ("linear", (32, 64), {"method": "linear"}),
+    ("linear, split 2 %", (32, 64), {"method": "linear", "split": 0.02}),
     ("group_scale:128", (8, 16), {"granularity": "group_scale:128"}),
-    ("product", (64, 256, 1024), {"method": "product"}),
-    ("linear", (16, 32, 64), {"method": "linear"}),
-    ("linear, split 2 %", (16, 32, 64), {"method": "linear", "split": 0.02}),
-    ("linear, split 10 %", (16, 32, 64), {"method": "linear", "split": 0.1}),
+    ("group:4096", (16, 32), {"granularity": "group:4096"}),
     ("tensor, split 2 %", (16,), {"split": 0.02}),
+    ("tensor", (8,), {}),
+    ("channel_scale", (8,), {"granularity": "channel_scale"}),
+    ("channel", (4,), {"granularity": "channel"}),
+    ("linear", (16,), {"method": "linear"}),
+    ("linear, split 10 %", (16, 32, 64), {"method": "linear", "split": 0.1}),
+    ("linear, split 2 %", (16,), {"method": "linear", "split": 0.02}),
+    ("group:4096", (8,), {"granularity": "group:4096"}),
+    ("product", (64,), {"method": "product"}),
 )
 
 

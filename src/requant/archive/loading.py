@@ -17,7 +17,7 @@ from requant.archive.content import Archive
 from requant.archive.datasets import open_dataset
 from requant.archive.manifest import MANIFEST, Entry, Manifest, decode
 from requant.archive.report import summarize
-from requant.archive.storages import BY_NAME
+from requant.archive.storages import BY_NAME, reading
 from requant.codebook import Codebook
 from requant.errors import ArchiveError, UserError
 from requant.finite import count_not_finite
@@ -63,15 +63,14 @@ def read(path: str | Path) -> Archive:
 
 def _read_content(content: h5py.File, path: Path, version: int, size: int) -> Archive:
     manifest = _manifest(content, version)
-    backend = BY_NAME[manifest.storage]
-    tensors = backend.read(content, manifest)
+    tensors, sizes = reading(manifest.storage, version).read(content, manifest)
     return Archive(
         manifest.storage,
         manifest.architecture,
         manifest.provenance,
         {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Codebook)},
         {e.name: _declared(e, tensors[e.name]) for e in manifest.tensors if e.centroids is None},
-        summarize(path, size, backend.measure(content, manifest)),
+        summarize(path, size, sizes),
     )
 
 

@@ -15,7 +15,7 @@ from requant.errors import UserError
 from requant.pool import Command
 from requant.slurm import Request, launching, run_all
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # Slurm waits two minutes before it starts a job again
 QUICK = Request(time="5")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from requant.archive import ArchiveReport, save
+from requant.archive import ArchiveReport, save, shortened
 from requant.clustering import cluster
 from requant.codebook import Codebook
 
@@ -51,3 +51,10 @@ def saved(path: Path, storage: str = "packed", seed: int = 0) -> tuple[nn.Module
         codebooks,
         save(path, model, codebooks, storage=storage, provenance={"seed": seed, "über": [1.5, None]}),
     )
+
+
+def saved_2(path: Path, storage: str = "packed", seed: int = 0) -> tuple[nn.Module, dict[str, Codebook], ArchiveReport]:
+    """An archive of format 2: the same network, its centroids and other float32 tensors in 16 bits."""
+    model = network(seed)
+    short, books = shortened(model, quantize(model, CENTROIDS), centroids="float16", dense="bfloat16")
+    return short, books, save(path, short, books, storage=storage, provenance={"seed": seed, "über": [1.5, None]})

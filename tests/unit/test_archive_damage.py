@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from archives import saved
+from archives import saved, saved_2
 
-from requant.archive import STORAGES, envelope, read
+from requant.archive import STORAGES, envelope, frames, read
 from requant.errors import ArchiveError
 
 each_storage = pytest.mark.parametrize("storage", STORAGES)
@@ -33,8 +33,8 @@ def refused(path: Path, content: bytes, message: str | None = None) -> None:
     assert str(path) in str(caught.value)
 
 
-def forged(body: bytes) -> bytes:
-    return envelope.seal(memoryview(body), 1) + body
+def forged(body: bytes, version: int = 1) -> bytes:
+    return envelope.seal(memoryview(body), version) + body
 
 
 @each_storage
@@ -105,11 +105,11 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def rewrite(path: Path, change) -> None:
+def rewrite(path: Path, change, version: int = 1) -> None:
     """Apply `change` to the file's HDF5 content, and forge the checksum."""
     with h5py.File(path, "r+") as file:
         change(file)
-    path.write_bytes(forged(path.read_bytes()[512:]))
+    path.write_bytes(forged(path.read_bytes()[512:], version))
 
 
 def replace_manifest(file: h5py.File, **changes: object) -> None:
@@ -135,13 +135,8 @@ def entry(**changes: object) -> list[object]:
         ({"tensors": entry(shape=[1 << 40])}, "manifest makes it"),
         ({"tensors": entry(dtype="object")}, "unknown type"),
         ({"tensors": entry(centroids=0)}, "0 centroids"),
-        ({"tensors": entry(centroids=4097)}, "4097 centroids"),
-        ({"tensors": entry(centroids=257)}, "header says format 1, and what it holds is format 2"),
-        ({"tensors": entry(stored="float16")}, "header says format 1, and what it holds is format 2"),
-        ({"tensors": entry(stored="float64")}, "type float32 stored as 'float64'"),
-        ({"tensors": entry(stored="float16", dtype="int16")}, "type int16 stored as 'float16'"),
-        ({"tensors": entry(stored=None)}, "has None for stored"),
-        ({"tensors": entry(form="")}, "manifest should have"),
+        ({"tensors": entry(centroids=257)}, "257 centroids"),
+        ({"tensors": entry(stored="float16")}, "manifest should have"),
         ({"tensors": entry(centroids=2, dtype="int64")}, "centroids of type int64"),
         ({"tensors": entry(centroids=1, shape=[1 << 40])}, "above the limit"),
         ({"tensors": entry() * 2}, "names a tensor twice"),
@@ -152,6 +147,73 @@ def test_forged_manifests_are_refused(changes: dict[str, object], message: str, 
     saved(tmp_path / "a.h5")
     rewrite(tmp_path / "a.h5", lambda file: replace_manifest(file, **changes))
     refused(tmp_path / "a.h5", (tmp_path / "a.h5").read_bytes(), message)
+
+
+def columns(form: object = 0, names: object = ("x",), **changes: object) -> dict[str, object]:
+    forms = [{"dtype": "float32", "centroids": None} | changes]
+    return {
+        "names": list(names) if isinstance(names, tuple) else names,
+        "shapes": [[2]],
+        "forms": forms,
+        "form": [form],
+    }
+
+
+def coded(**changes: object) -> dict[str, object]:
+    known = {"kind": "table", "shape": [2], "dtype": "float32", "run": None, "split": False}
+    return columns(centroids=2, codes=known | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (columns(centroids=4097), "4097 centroids"),
+        (columns(stored="float64"), "type float32 stored as 'float64'"),
+        (columns(stored="float16", dtype="int16"), "type int16 stored as 'float16'"),
+        (columns(stored=None), "has None for stored"),
+        (columns(other=1), "manifest should have"),
+        (columns(name="y", shape=[3]), "payload has"),  # a form cannot rename
+        (columns(form=1), "a form that is none"),
+        (columns(form=-1), "a form that is none"),
+        (columns(form=True), "a form that is none"),
+        (columns() | {"forms": [3]}, "a form that is none"),
+        (columns(names=("x", "y")), "2 names, 1 shapes and 1 forms"),
+        (columns(names={"x": {}}), "0 names, 1 shapes and 1 forms"),
+        (columns(names={"x": {"y": 0}}), "payload has"),
+        (columns(names=(3,)), "has 3 for name"),
+        (columns(centroids=2, codes=""), "has .. for codes"),
+        (columns(codes={}), "codes and no centroids"),
+        (coded(kind="cube"), "codes of no known form"),
+        (coded(more=1), "codes of no known form"),
+        (coded(dtype="int8"), "codes of no known form"),
+        (coded(shape=[-2]), "the shape"),
+        (coded(kind="grouped"), "groups of None values"),
+        (coded(kind="grouped", run=0), "groups of 0 values"),
+        (coded(run=3), "groups of 3 values"),
+        (coded(split=True), "split channels, and it has none"),
+        (coded(kind="vectors"), "lacks x:vectors"),
+        ({"tensors": []}, "manifest should have"),
+    ],
+)
+def test_forged_manifests_of_version_2_are_refused(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    saved_2(tmp_path / "a.h5")
+    rewrite(tmp_path / "a.h5", lambda file: replace_manifest_2(file, **changes), version=2)
+    refused(tmp_path / "a.h5", (tmp_path / "a.h5").read_bytes(), message)
+
+
+def replace_manifest_2(file: h5py.File, **changes: object) -> None:
+    manifest = json.loads(frames.decompress(file["manifest"][()].tobytes(), 1 << 20, "manifest")) | changes
+    del file["manifest"]
+    file["manifest"] = np.frombuffer(frames.compress(json.dumps(manifest).encode()), np.uint8)
+
+
+@each_storage
+def test_a_header_of_the_other_version_is_refused(storage: str, tmp_path: Path) -> None:
+    for save, version in ((saved, 2), (saved_2, 1)):
+        if save is saved_2 and storage == "gzip":
+            continue
+        save(tmp_path / "a.h5", storage)
+        refused(tmp_path / "a.h5", forged((tmp_path / "a.h5").read_bytes()[512:], version), "damaged inside")
 
 
 def replace(name: str, value: object, **settings: object):

@@ -118,10 +118,17 @@ def test_a_file_cannot_command_the_terminal(tmp_path: Path) -> None:
     assert r"\r[blink]me\nsize 0 bytes" in inspected
 
 
+def test_one_method_may_stand_for_all(tmp_path: Path) -> None:
+    small(tmp_path / "a.h5", None, provenance={"methods": "kmeans"})
+    found = inspect(tmp_path / "a.h5")
+    assert {t.method for t in found.tensors if t.centroids} == {"kmeans"}
+    assert {t.method for t in found.tensors if not t.centroids} == {None}
+
+
 def test_what_is_shown_fits_80_columns_with_every_number_whole(tmp_path: Path) -> None:
     model = nn.Sequential()
     for name in ("a" * 60, "b" * 90):
-        model.register_buffer(name, torch.zeros(64, 17, 3, 3))
+        model.register_buffer(name, torch.full((64, 17, 3, 3), 0.1))
     save(tmp_path / "a.h5", model, {}, provenance={"methods": {"a" * 60: "equal_population"}})
     found = inspect(tmp_path / "a.h5")
     text = shown(found)

@@ -20,10 +20,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
-from requant.archive import coder
+from requant.archive import coder, frames
 from requant.archive.content import Contents
 from requant.archive.datasets import open_dataset
 from requant.archive.fitting import best_model
@@ -34,7 +33,6 @@ from requant.codebook import Codebook
 from requant.errors import ArchiveError
 
 PAYLOAD = "payload"
-LEVEL = 19
 MOST_VALUES = 1 << 28  # that a payload may stand for, beside this many for each of its bytes:
 VALUES_A_BYTE = 1000
 MOST_SIDE = 1 << 28
@@ -62,9 +60,11 @@ def write(file: h5py.File, manifest: Manifest, contents: Contents) -> None:
         tables.add(entry, codebook.centroids)
         streams.append(coded)
         models.append(model.to_bytes())
-    blocks = [_compress(_shuffled([(e, contents[e.name]) for e in group])) for group in _groups(manifest).values()]
+    blocks = [
+        frames.compress(_shuffled([(e, contents[e.name]) for e in group])) for group in _groups(manifest).values()
+    ]
     numbers = [*(len(stream) for stream in streams), *tables.numbers, *(len(block) for block in blocks)]
-    side = _compress(np.array(numbers, "<u4").tobytes() + b"".join(models))
+    side = frames.compress(np.array(numbers, "<u4").tobytes() + b"".join(models))
     parts = [
         len(side).to_bytes(4, "little"),
         side,
@@ -153,7 +153,7 @@ def _groups(manifest: Manifest) -> dict[tuple[str, str | None], list[Entry]]:
 def _side(payload: h5py.Dataset, manifest: Manifest) -> Side:
     content = _Reader(payload, 0)
     size = int(content.take(4).view("<u4")[0])
-    data = _decompress(content.take(size).tobytes(), MOST_SIDE)
+    data = frames.decompress(content.take(size).tobytes(), MOST_SIDE, "payload's side block")
     clustered, groups = _clustered(manifest), _groups(manifest)
     count = 2 * len(clustered) + len(groups)
     if len(data) < 4 * count:
@@ -222,20 +222,6 @@ class _Reader:
             raise ArchiveError(f"its payload has {self.payload.size - self.begin} bytes too many")
 
 
-def _compress(data: bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=LEVEL, write_content_size=True).compress(data)
-
-
-def _decompress(data: bytes, at_most: int) -> bytes:
-    try:
-        size = zstandard.frame_content_size(data)
-        if not 0 <= size <= at_most:
-            raise ArchiveError(f"a zstd frame of its payload announces {size} bytes")
-        return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompress(data, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise ArchiveError(f"a zstd frame of its payload is damaged ({error})") from error
-
-
 def _shuffled(tensors: Sequence[tuple[Entry, Any]]) -> bytes:
     values = np.concatenate([entry.to_held(array) for entry, array in tensors])
     return values.reshape(-1, tensors[0][0].held.itemsize).T.tobytes()
@@ -244,7 +230,7 @@ def _shuffled(tensors: Sequence[tuple[Entry, Any]]) -> bytes:
 def _unshuffled(block: bytes, group: Sequence[Entry]) -> dict[str, NDArray[Any]]:
     first, values = group[0], sum(entry.values for entry in group)
     size = values * first.held.itemsize
-    data = _decompress(block, size)
+    data = frames.decompress(block, size, f"block of {first.dtype}")
     if len(data) != size:
         raise ArchiveError(f"its block of {first.dtype} holds {len(data)} bytes, not {size}")
     flat = first.from_held(np.frombuffer(bytearray(data), np.uint8).reshape(first.held.itemsize, values).T.reshape(-1))

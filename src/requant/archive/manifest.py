@@ -8,8 +8,17 @@
 
 `centroids` is null where the tensor is stored as it is. The order of the tensors is that of the network.
 
-Version 2 allows up to 4,096 centroids, and one more key of a tensor, `stored`: "bfloat16" or "float16" where the
-centroids, or the values of a tensor that is not clustered, are float32 numbers held in 16 bits.
+Version 2 holds the same with little written twice, in a zstd frame:
+
+{"storage": "packed", "architecture": ..., "provenance": ...,
+ "names": {"0": {"weight": 0, "bias": 0}},      (a tree, see `naming`; or a list)
+ "shapes": [[8, 4], [8]],
+ "forms": [{"dtype": "float32", "centroids": 16}, {"dtype": "float32", "centroids": null, "stored": "bfloat16"}],
+ "form": [0, 1]}                                (which of the forms each tensor has)
+
+It allows up to 4,096 centroids, and one more key, `stored`: "bfloat16" or "float16" where the centroids, or the values
+of a tensor that is not clustered, are float32 numbers held in 16 bits. And `codes`, where indices
+stand for something else than a value each in one table (see `forms`).
 """
 
 import json
@@ -22,9 +31,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from requant.archive import frames
 from requant.archive.bitpack import packed_size
 from requant.archive.halves import HALVES, HELD, from_bits, to_bits
+from requant.archive.naming import folded, unfolded
 from requant.errors import ArchiveError
+from requant.limits import MAX_CENTROIDS
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
@@ -40,7 +52,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """Element types by their PyTorch names, and how a file holds them."""
 
 MANIFEST = "manifest"  # the data set's name
-MAX_CENTROIDS = 4096
 MAX_CENTROIDS_1 = 256  # in format version 1
 MAX_DIMENSIONS = 32
 MAX_TEXT = 1 << 26  # bytes of JSON: keeps a small hostile file from filling the memory
@@ -57,6 +68,7 @@ class Entry:
         dtype: its element type, by PyTorch's name.
         centroids: how many it has; None: it is not clustered.
         stored: one of `HALVES`, where its centroids or values are held as that; None: as `dtype`.
+        codes: what its indices stand for (see `forms`); None: for the values of `shape`.
 
     """
 
@@ -65,11 +77,12 @@ class Entry:
     dtype: str
     centroids: int | None
     stored: str | None = None
+    codes: dict[str, Any] | None = None
 
     @property
     def version(self) -> int:
         """The first format version that can hold it."""
-        return 2 if self.stored or (self.centroids or 0) > MAX_CENTROIDS_1 else 1
+        return 2 if self.stored or self.codes or (self.centroids or 0) > MAX_CENTROIDS_1 else 1
 
     @property
     def held(self) -> np.dtype[Any]:
@@ -120,11 +133,7 @@ class Manifest:
     architecture: dict[str, Any] | None
     provenance: dict[str, Any] | None
     tensors: tuple[Entry, ...]
-
-    @property
-    def version(self) -> int:
-        """The first format version that can hold all of them."""
-        return max((entry.version for entry in self.tensors), default=1)
+    version: int
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.tensors]
@@ -142,8 +151,9 @@ def encode(manifest: Manifest) -> bytes:
         ArchiveError: for architecture or provenance that JSON cannot hold.
 
     """
+    data = _plain(manifest) if manifest.version == 1 else _folded(manifest)
     try:
-        text = json.dumps(_plain(manifest), allow_nan=False, separators=(",", ":")).encode()
+        text = json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ArchiveError(
             f"architecture and provenance must be plain values that JSON can hold: {error}; "
@@ -151,53 +161,89 @@ def encode(manifest: Manifest) -> bytes:
         ) from error
     if len(text) > MAX_TEXT:
         raise ArchiveError(f"architecture and provenance take {len(text)} bytes, above the limit of {MAX_TEXT}")
-    return zlib.compress(text, 9)
+    return zlib.compress(text, 9) if manifest.version == 1 else frames.compress(text)
+
+
+def decode(data: bytes, version: int) -> Manifest:
+    """The manifest in the bytes that a file of this format version holds.
+
+    Raises:
+        ArchiveError: for anything but a valid manifest.
+
+    """
+    if version == 1:
+        stream = zlib.decompressobj()
+        text = stream.decompress(data, MAX_TEXT)
+        if not stream.eof or stream.unused_data:
+            raise ArchiveError("its manifest is cut off or too long")
+        return _manifest(json.loads(text), version)
+    return _manifest(_unfolded(json.loads(frames.decompress(data, MAX_TEXT, "manifest"))), version)
 
 
 def _plain(manifest: Manifest) -> dict[str, Any]:
     """For JSON; keys of version 2 are left out where they say nothing."""
     data = asdict(manifest)
+    del data["version"]
     for tensor in data["tensors"]:
         for key in [key for key in _NEWER if tensor[key] is None]:
             del tensor[key]
     return data
 
 
-def decode(data: bytes) -> Manifest:
-    """The manifest in the bytes that a file holds.
-
-    Raises:
-        ArchiveError: for anything but a valid manifest.
-
-    """
-    stream = zlib.decompressobj()
-    text = stream.decompress(data, MAX_TEXT)
-    if not stream.eof or stream.unused_data:
-        raise ArchiveError("its manifest is cut off or too long")
-    return _manifest(json.loads(text))
-
-
-def _manifest(data: object) -> Manifest:
-    fields = _fields(data, {"storage": str, "architecture": dict | None, "provenance": dict | None, "tensors": list})
-    return Manifest(**{**fields, "tensors": tuple(_entry(tensor) for tensor in fields["tensors"])})
+def _folded(manifest: Manifest) -> dict[str, Any]:
+    """The columns of version 2."""
+    data = _plain(manifest)
+    forms: list[dict[str, Any]] = []
+    columns: dict[str, Any] = {"names": [], "shapes": [], "forms": forms, "form": []}
+    for tensor in data.pop("tensors"):
+        columns["names"].append(tensor.pop("name"))
+        columns["shapes"].append(tensor.pop("shape"))
+        if tensor not in forms:
+            forms.append(tensor)
+        columns["form"].append(forms.index(tensor))
+    columns["names"] = folded(columns["names"])
+    return {**data, **columns}
 
 
-def _entry(data: object) -> Entry:
-    newer = {key: kind for key, kind in _NEWER.items() if isinstance(data, dict) and key in data}
+def _unfolded(data: object) -> dict[str, Any]:
+    columns = {"names": dict | list, "shapes": list, "forms": list, "form": list}
+    fields = dict(_fields(data, {**_HEAD, **columns}))
+    names, shapes, forms, form = (fields.pop(key) for key in columns)
+    names = unfolded(names)
+    if not len(names) == len(shapes) == len(form):
+        raise ArchiveError(f"its manifest has {len(names)} names, {len(shapes)} shapes and {len(form)} forms")
+    if not all(type(i) is int and 0 <= i < len(forms) for i in form) or not all(isinstance(f, dict) for f in forms):
+        raise ArchiveError("its manifest gives a tensor a form that is none")
+    rows = zip(names, shapes, form, strict=True)
+    return {**fields, "tensors": [{**forms[i], "name": name, "shape": shape} for name, shape, i in rows]}
+
+
+def _manifest(data: object, version: int) -> Manifest:
+    fields = _fields(data, {**_HEAD, "tensors": list})
+    tensors = tuple(_entry(tensor, version) for tensor in fields["tensors"])
+    return Manifest(**{**fields, "tensors": tensors}, version=version)
+
+
+def _entry(data: object, version: int) -> Entry:
+    newer = {key: kind for key, kind in _NEWER.items() if version > 1 and isinstance(data, dict) and key in data}
     fields = _fields(data, {"name": str, "shape": list, "dtype": str, "centroids": int | None, **newer})
     entry = Entry(**{**fields, "shape": tuple(fields["shape"])})
     if not _is_shape(entry.shape):
         raise ArchiveError(f"its manifest gives {entry.name} the shape {entry.shape}")
     if entry.dtype not in DTYPES:
         raise ArchiveError(f"its manifest gives {entry.name} the unknown type {entry.dtype!r}")
-    if entry.centroids is not None and not (1 <= entry.centroids <= MAX_CENTROIDS and entry.dtype == "float32"):
+    most = MAX_CENTROIDS if version > 1 else MAX_CENTROIDS_1
+    if entry.centroids is not None and not (1 <= entry.centroids <= most and entry.dtype == "float32"):
         raise ArchiveError(f"its manifest gives {entry.name} {entry.centroids} centroids of type {entry.dtype}")
     if entry.stored is not None and not (entry.stored in HALVES and entry.dtype == "float32"):
         raise ArchiveError(f"its manifest has {entry.name} of type {entry.dtype} stored as {_shortened(entry.stored)}")
+    if entry.codes is not None and entry.centroids is None:
+        raise ArchiveError(f"its manifest gives {entry.name} codes and no centroids")
     return entry
 
 
-_NEWER: dict[str, Any] = {"stored": str}
+_HEAD: dict[str, Any] = {"storage": str, "architecture": dict | None, "provenance": dict | None}
+_NEWER: dict[str, Any] = {"stored": str, "codes": dict}
 """Keys of a tensor that version 1 does not have; each may be left out."""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from requant.clustering import cluster
+from requant.codebook import Codebook
 
 Clusters: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 """(k,) centroids, and (n,) indices as the library gives them."""
@@ -21,6 +22,7 @@ def _requant(method: str, values: NDArray[np.float32], k: int) -> Clusters:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a half-precision bias may have fewer values than centroids
         book = cluster(values, k, method)
+    assert isinstance(book, Codebook)
     return book.centroids, book.indices
 
 

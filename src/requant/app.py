@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from requant import archive, assembly
 from requant.auto import Grids, fit_size, grids_for, in_units
-from requant.codebook import Codebook
+from requant.codebook_forms import AnyCodebook
 from requant.compression import Compressed, check_placed, compress, place
 from requant.config import Config, RetrainConfig, all_settings
 from requant.data import LabelledImages, loader
@@ -199,12 +199,13 @@ _TASKS = {"compress": _compress, "teacher": _train_teacher, "sensitivity": _meas
 
 def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     """Cluster; a resumed run and DDP's other processes read the codebooks that are stored already."""
-    path, rules, method = folder / "quantized.h5", assembly.rules(settings), settings.clustering.method
+    path, rules, clustering = folder / "quantized.h5", assembly.rules(settings), settings.clustering
+    forms: dict[str, Any] = {"granularity": clustering.granularity, "split": clustering.split}
     example = example_input(assembly.architecture(settings))
     stored = archive.read(path) if path.exists() else None
     if stored is None or (stored.provenance or {}).get("teacher") != checksum(teacher):
-        clusterer = SharedClusterer()
-        found = compress(teacher, rules, example, method, assembly.clustering_options(settings), clusterer)
+        clusterer, options = SharedClusterer(), assembly.clustering_options(settings)
+        found = compress(teacher, rules, example, clustering.method, options, clusterer=clusterer, **forms)
         if clusterer.found:
             console.print(f"Clusters of {clusterer.found} tensors: kept from an earlier run")
         model, codebooks = archive.shortened(found.model, found.codebooks, settings.storage.centroids)
@@ -213,7 +214,7 @@ def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     student = copy.deepcopy(teacher)
     place(student, codebooks)
     tensors = describe(teacher, example)
-    return Compressed(student, codebooks, resolve(rules, tensors, method), tensors)
+    return Compressed(student, codebooks, resolve(rules, tensors, clustering.method, **forms), tensors)
 
 
 def _grids(settings: Config, teacher: nn.Module) -> Grids:
@@ -243,7 +244,7 @@ def _at_size(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> 
     return fit_size(found, size, target, batches)
 
 
-def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, Codebook]) -> None:
+def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyCodebook]) -> None:
     """Store a student; its quantized tensors must still be on their centroids."""
     check_placed(student, codebooks)
     if job.grids is not None:
@@ -324,11 +325,14 @@ def _outputs_and_saved(found: Shared) -> tuple[Tensor, float]:
     return found.tensors["outputs"], found.seconds if found.found else 0.0
 
 
-def _reconstruct(job: Run, name: str, recipe: RetrainConfig, images: Any) -> tuple[nn.Module, dict[str, Codebook]]:
+def _reconstruct(
+    job: Run, name: str, recipe: RetrainConfig, images: Any
+) -> tuple[nn.Module, Mapping[str, AnyCodebook]]:
     """retrain=reconstruct: a student whose weights are chosen anew, layer by layer, and its codebooks."""
     started = time.perf_counter()
     device = assembly.device(job.settings)
     batches = [batch.to(device) for batch in batches_of(images, recipe.images, recipe.batch_size)]
+    codebooks: Mapping[str, AnyCodebook]
     if job.grids is None:
         student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches)
     else:

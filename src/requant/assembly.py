@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from requant import archive, data
-from requant.clustering import METHODS, OPTIONS
+from requant.clustering import METHODS, OPTIONS, check_granularity
 from requant.config import Config, RetrainConfig, all_settings, result_settings
 from requant.data.cache import cache_folder
-from requant.errors import ConfigError
+from requant.errors import ConfigError, UserError
 from requant.files import exclusive
 from requant.machine import cores
 from requant.models import Architecture, build, load_weights, preprocessing
@@ -28,6 +28,7 @@ def check(settings: Config) -> None:
     if settings.clustering.method not in METHODS:
         raise ConfigError(f"clustering.method={settings.clustering.method}: choose one of {', '.join(METHODS)}")
     clustering_options(settings)
+    _check_granularity(settings)
     if settings.storage.method not in archive.STORAGES:
         raise ConfigError(f"storage.method={settings.storage.method}: choose one of {', '.join(archive.STORAGES)}")
     if settings.model.classes != data.classes(settings.data.name):
@@ -40,10 +41,18 @@ def check(settings: Config) -> None:
     rules(settings)
 
 
+def _check_granularity(settings: Config) -> None:
+    try:
+        check_granularity(settings.clustering.granularity, settings.clustering.method, "clustering.granularity")
+    except UserError as error:
+        raise ConfigError(str(error)) from None
+
+
 def clustering_options(settings: Config) -> dict[str, Any]:
     """What the clustering method is to be told. Raises ConfigError for what it does not take."""
     method = settings.clustering.method
-    given = {key: value for key, value in vars(settings.clustering).items() if key != "method" and value is not None}
+    known = {option for options in OPTIONS.values() for option in options}
+    given = {key: value for key, value in vars(settings.clustering).items() if key in known and value is not None}
     for key in given:
         if key not in OPTIONS.get(method, ()):
             owners = " or ".join(f"clustering={owner}" for owner, known in OPTIONS.items() if key in known)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from requant.codebook import Codebook
+from requant.codebook_forms import AnyCodebook, scalars
 from requant.compression import Compressed, place
 from requant.errors import UserError
 from requant.layers import TensorInfo, describe
@@ -123,9 +124,10 @@ def measured(grids: Grids, step: float, batches: Sequence[Tensor]) -> Grids:
     if len(batches) < 2:
         raise UserError("plan=auto needs two unlabeled images at least, better a hundred: set plan.images")
     rounded = grids.at(step)
-    found = divergences(grids.base, rounded.codebooks, batches, held_out=max(1, len(batches) // 4))
+    books = scalars(rounded.codebooks, "plan=auto")
+    found = divergences(grids.base, books, batches, held_out=max(1, len(batches) // 4))
     ratios = {}
-    for name, book in rounded.codebooks.items():
+    for name, book in books.items():
         ratios[name] = (book.indices.size / max(found[name], sys.float_info.min)) ** 0.5
     middle = float(np.median(list(ratios.values())))
     changes = {name: (ratio / middle) ** HALF_WAY for name, ratio in ratios.items()}
@@ -161,14 +163,14 @@ def on_grid(weight: Tensor, width: float) -> Codebook:
 
 
 def in_units(
-    grids: Grids, model: nn.Module, codebooks: Mapping[str, Codebook]
+    grids: Grids, model: nn.Module, codebooks: Mapping[str, AnyCodebook]
 ) -> tuple[nn.Module, dict[str, Codebook]]:
     """The same function with fewer bytes: layers before a batch norm in units of their step, the rest in short numbers.
 
     Where a batch norm undoes the factor, centroids become whole numbers, so that all layers of one reach share a table.
     Parameters without a codebook are rounded to the 8 significant bits of bfloat16.
     """
-    found, books = copy.deepcopy(model), dict(codebooks)
+    found, books = copy.deepcopy(model), scalars(codebooks, "plan=auto")
     for layer in grids.layers:
         if layer.norm is not None:
             book = books[layer.weight]

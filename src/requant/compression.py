@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from requant.clustering import cluster
-from requant.codebook import Codebook
+from requant.clustering import cluster_split
+from requant.codebook_forms import AnyCodebook
 from requant.errors import UserError
 from requant.layers import TensorInfo, describe
 from requant.plan import Assignment, Rule, resolve
+from requant.progress import bar
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Compressed:
     """A network whose chosen tensors lie on their codebooks."""
 
     model: nn.Module
-    codebooks: dict[str, Codebook]
+    codebooks: Mapping[str, AnyCodebook]
     assignments: list[Assignment]
     tensors: list[TensorInfo]
 
@@ -36,12 +37,15 @@ def compress(
     example: Tensor,
     method: str = "kmeans",
     options: Mapping[str, Any] | None = None,
-    clusterer: Callable[..., Codebook] = cluster,
+    granularity: str = "tensor",
+    split: float = 0.0,
+    clusterer: Callable[..., AnyCodebook] = cluster_split,
 ) -> Compressed:
     """Cluster the tensors that `rules` choose; `model` itself is left as it is.
 
-    `example` is one input (1, C, H, W), which finds the layers' order. `method`, with its `options` (see `cluster`), is
-    for rules that name none. `clusterer` is called as `cluster` would be.
+    `example` is one input (1, C, H, W), which finds the layers' order. `method`, with its `options` (see `cluster`),
+    `granularity` and `split` (the share of outlier channels that are split) are for rules that name none. `clusterer`
+    is called as `requant.clustering.cluster_split` would be.
     Raises PlanError for rules that match nothing, UserError for values that are not finite.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
@@ -51,17 +55,25 @@ def compress(
     """
     tensors = describe(model, example)
     parsed = [r if isinstance(r, Rule) else Rule.from_mapping(r, i) for i, r in enumerate(rules, start=1)]
-    assignments = resolve(parsed, tensors, method)
+    assignments = resolve(parsed, tensors, method, granularity, split)
     state = model.state_dict()
     _check_untied(model, [a.tensor.name for a in assignments])
     codebooks = {}
-    for a in assignments:
-        settings = dict(options or {}) if a.method == method else {}
-        name = a.tensor.name
-        codebooks[name] = clusterer(state[name], a.centroids, a.method, name=name, **settings)
+    with bar() as progress:
+        for a in progress.track(assignments, description="cluster"):
+            settings = dict(options or {}) if a.method == method else {}
+            codebooks[a.tensor.name] = _clustered(clusterer, state[a.tensor.name], a, settings)
     student = copy.deepcopy(model)
     place(student, codebooks)
     return Compressed(student, codebooks, assignments, tensors)
+
+
+def _clustered(
+    clusterer: Callable[..., AnyCodebook], values: Tensor, a: Assignment, options: dict[str, Any]
+) -> AnyCodebook:
+    if a.block is not None:
+        options["block"] = a.block
+    return clusterer(values, a.centroids, a.method, a.split, name=a.tensor.name, granularity=a.granularity, **options)
 
 
 def _check_untied(model: nn.Module, names: Sequence[str]) -> None:
@@ -73,16 +85,16 @@ def _check_untied(model: nn.Module, names: Sequence[str]) -> None:
 
 
 @torch.no_grad()
-def place(model: nn.Module, codebooks: Mapping[str, Codebook]) -> None:
+def place(model: nn.Module, codebooks: Mapping[str, AnyCodebook]) -> None:
     """Set the tensors that have a codebook to its values, in place."""
     state = model.state_dict()
     for name, codebook in codebooks.items():
         state[name].copy_(torch.from_numpy(codebook.dense()))
 
 
-def check_placed(model: nn.Module, codebooks: Mapping[str, Codebook]) -> None:
+def check_placed(model: nn.Module, codebooks: Mapping[str, AnyCodebook]) -> None:
     """Raise UserError naming the first tensor that has left its codebook."""
     state = model.state_dict()
     for name, codebook in codebooks.items():
-        if not torch.equal(state[name].cpu(), torch.from_numpy(codebook.dense())):
+        if not torch.equal(state[name].cpu(), torch.from_numpy(codebook.dense()).to(state[name].dtype)):
             raise UserError(f"{name} has left its centroids: it was trained or overwritten although it is quantized")

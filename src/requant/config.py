@@ -8,6 +8,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from requant.errors import ConfigError
 from requant.kinds import KINDS
+from requant.limits import MAX_CENTROIDS
 from requant.recipe import Recipe, choice, fraction, positive
 
 
@@ -153,7 +154,8 @@ class PlanConfig:
     """auto: how many unlabeled images tell what a layer's weights are worth."""
     rules: list[Any] = field(default_factory=list)
     """Each {layers: "14-15", kind: weight, name: <regex>, centroids: 32, method: kmeans}, of which one of
-    layers, kind, name at least; the first rule that matches a tensor decides."""
+    layers, kind, name at least; the first rule that matches a tensor decides. More a rule may say: granularity and
+    split (else `clustering`'s), and block (method product)."""
 
     def __post_init__(self) -> None:
         choice("plan.method", self.method, ("rules", "auto"))
@@ -184,13 +186,24 @@ class ClusteringConfig:
     """How values are grouped."""
 
     method: str = "kmeans"
-    """equal_population (the paper's), kmeans, exact, linear, faiss, entropy."""
+    """equal_population (the paper's), kmeans, exact, linear, faiss, entropy, product (vectors)."""
     centroid: str | None = None
     """linear: mean (of the values in a cell; the default) or middle (of the cell)."""
     bits: float | None = None
     """entropy: what the entropy of each tensor's indices should be, bits a weight; at most log2 of centroids."""
     lmbda: float | None = None
     """entropy: what a bit is worth, in squared error; instead of bits."""
+    block: int | None = None
+    """product: values of a vector, a divisor of those in an output channel; null: chosen by the tensor's shape."""
+    granularity: str = "tensor"
+    """What shares a table of centroids: tensor, channel (an output channel) or group:<values>; channel_scale or
+    group_scale:<values>: one table, and a factor for each channel or group."""
+    split: float = 0.0
+    """Outlier channels that are split before clustering, as a share of the input channels."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.split <= 1:
+            raise ConfigError(f"clustering.split={self.split}: must be from 0 to 1, a share of the input channels")
 
 
 @dataclass
@@ -226,8 +239,10 @@ class SensitivityConfig:
         for kind in self.kinds:
             choice("sensitivity.kinds", kind, KINDS)
         for k in self.centroids:
-            if not 1 <= k <= 4096:
-                raise ConfigError(f"sensitivity.centroids={self.centroids}: each must be from 1 to 4096, not {k}")
+            if not 1 <= k <= MAX_CENTROIDS:
+                raise ConfigError(
+                    f"sensitivity.centroids={self.centroids}: each must be from 1 to {MAX_CENTROIDS}, not {k}"
+                )
 
 
 @dataclass
@@ -303,9 +318,9 @@ class Config:
 
     def __post_init__(self) -> None:
         choice("task", self.task, ("compress", "teacher", "sensitivity"))
-        if not isinstance(self.centroids, int) or not 1 <= self.centroids <= 4096:
+        if not isinstance(self.centroids, int) or not 1 <= self.centroids <= MAX_CENTROIDS:
             raise ConfigError(
-                f"centroids={self.centroids}: must be a whole number from 1 to 4096; "
+                f"centroids={self.centroids}: must be a whole number from 1 to {MAX_CENTROIDS}; "
                 "several make a sweep: python run.py -m centroids=8,16,32"
             )
         if self.baseline.method == "proposed":

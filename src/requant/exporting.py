@@ -66,7 +66,8 @@ def export_onnx(archive: Path, path: Path, *, dense: bool = False, opset: int = 
     assert content.architecture is not None  # else `load` has said what to do
     architecture = Architecture.from_dict(content.architecture)
     graph = _graph(model, architecture, opset)
-    codebooks = {} if dense else content.codebooks
+    # Groups, vectors and split channels are exported as the values that they stand for.
+    codebooks = {} if dense else {n: book for n, book in content.codebooks.items() if isinstance(book, Codebook)}
     for name, codebook in codebooks.items():
         _store_as_codebook(onnx, graph, name, codebook)
     _describe(graph, content, architecture)

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from requant.archive import Archive, read
-from requant.codebook import Codebook
+from requant.codebook_forms import AnyCodebook
 from requant.errors import UserError
 from requant.layers import TensorInfo, describe
 from requant.models import Architecture, build, example_input
 
 CHUNK = 1 << 20
 
-Stored = Codebook | NDArray[Any]
+Stored = AnyCodebook | NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _stored(name: str, tensor: Stored, archive: Archive, info: TensorInfo | None
         bytes=size,
         share=size / archive.report.bytes,
         bits_per_weight=8 * size / values if values else None,
-        entropy_bits=tensor.entropy_bits if isinstance(tensor, Codebook) else None,
+        entropy_bits=None if isinstance(tensor, np.ndarray) else tensor.entropy_bits,
     )
 
 
@@ -225,9 +225,7 @@ def _tensors(archive: Archive) -> dict[str, Stored]:
 
 
 def _form(tensor: Stored) -> Form:
-    if isinstance(tensor, Codebook):
-        return Form(tensor.shape, "float32", tensor.k)
-    return Form(tensor.shape, tensor.dtype.name, None)
+    return Form(tensor.shape, tensor.dtype.name, None if isinstance(tensor, np.ndarray) else tensor.k)
 
 
 def _compare(name: str, a: Stored | None, b: Stored | None) -> TensorDifference:
@@ -242,19 +240,17 @@ def _compare(name: str, a: Stored | None, b: Stored | None) -> TensorDifference:
 def _differences(a: Stored, b: Stored) -> Iterator[float]:
     """The largest difference in each part of two tensors of one shape that is not equal in both."""
     for start in range(0, prod(a.shape), CHUNK):
-        part = slice(start, start + CHUNK)
+        part = slice(start, min(start + CHUNK, prod(a.shape)))
         x, y = _values(a, part), _values(b, part)
         if not np.array_equal(x, y):
             yield float(np.abs(x.astype(np.float64) - y.astype(np.float64)).max())
 
 
 def _values(tensor: Stored, part: slice) -> NDArray[Any]:
-    if isinstance(tensor, Codebook):
-        return np.asarray(tensor.centroids[tensor.indices.reshape(-1)[part]])
-    return np.asarray(tensor.reshape(-1)[part])
+    return np.asarray(tensor.reshape(-1)[part]) if isinstance(tensor, np.ndarray) else tensor.part(part)
 
 
 def _indices_changed(a: Stored, b: Stored) -> float | None:
-    if not (isinstance(a, Codebook) and isinstance(b, Codebook) and a.k == b.k):
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) or a.k != b.k or a.indices.shape != b.indices.shape:
         return None
     return float(np.count_nonzero(a.indices != b.indices) / max(1, a.indices.size))

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from requant.clustering import METHODS
-from requant.errors import PlanError
+from requant.clustering import METHODS, check_granularity
+from requant.errors import PlanError, UserError
 from requant.kinds import KINDS
+from requant.limits import MAX_CENTROIDS
 from requant.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from requant.layers import TensorInfo
 
-MAX_CENTROIDS = 4096
 NAMES_SHOWN = 6
 
 
@@ -27,17 +27,20 @@ class Rule:
     """Which tensors get how many centroids; the conditions that are given must all hold, and one must be given.
 
     Attributes:
-        centroids: 1 to 4096.
+        centroids: 1 to 4,096 (of vectors: 1,024).
         layers: numbers and ranges, both ends included: `"14-15"`, `"1,3,7-9"`, `"13-"` (to the last).
         kind: one of `requant.kinds.KINDS`; None: any.
         name: regular expression, searched for anywhere in the tensor's name.
         method: one of `requant.clustering.METHODS`; None: the plan's default.
+        granularity: as for `requant.clustering.cluster`; None: the plan's default.
+        block: method product: values of a vector; None: chosen by the tensor's shape.
+        split: outlier channels to split, as a share of the input channels; None: the plan's default.
 
     Raises:
         PlanError: for a value of the wrong type or out of range.
 
     >>> Rule(centroids=32, layers="14-15", kind="weight")
-    Rule(centroids=32, layers='14-15', kind='weight', name=None, method=None)
+    Rule(centroids=32, layers='14-15', kind='weight')
 
     """
 
@@ -46,6 +49,9 @@ class Rule:
     kind: str | None = None
     name: str | None = None
     method: str | None = None
+    granularity: str | None = None
+    block: int | None = None
+    split: float | None = None
 
     def __post_init__(self) -> None:
         for problem in _problems(self):
@@ -85,6 +91,10 @@ class Rule:
         given = {"layers": self.layers, "kind": self.kind, "name": self.name}
         return {key: value for key, value in given.items() if value is not None}
 
+    def __repr__(self) -> str:
+        given = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return f"Rule({', '.join(f'{name}={value!r}' for name, value in given if value is not None)})"
+
     def __str__(self) -> str:
         conditions = (f"{key} {value}" for key, value in self.conditions.items())
         return f"{', '.join(conditions)}: {self.centroids} centroids"
@@ -97,10 +107,22 @@ class Assignment:
     tensor: TensorInfo
     centroids: int
     method: str
+    granularity: str = "tensor"
+    block: int | None = None
+    split: float = 0.0
 
 
-def resolve(rules: Sequence[Rule], tensors: Sequence[TensorInfo], default_method: str) -> list[Assignment]:
+def resolve(
+    rules: Sequence[Rule],
+    tensors: Sequence[TensorInfo],
+    default_method: str,
+    granularity: str = "tensor",
+    split: float = 0.0,
+) -> list[Assignment]:
     """Give each tensor the first rule that matches it; tensors that none matches are left out.
+
+    `default_method`, `granularity` and `split` are for rules that say nothing else; vectors (product) have one table a
+    tensor, whatever the default granularity.
 
     Returns:
         The assignments, in the order of `tensors`.
@@ -116,7 +138,23 @@ def resolve(rules: Sequence[Rule], tensors: Sequence[TensorInfo], default_method
         if position not in first:
             raise PlanError(_why_unused(rules, position, tensors, first))
     chosen = ((tensor, rules[i]) for tensor, i in zip(tensors, first, strict=True) if i is not None)
-    return [Assignment(tensor, rule.centroids, rule.method or default_method) for tensor, rule in chosen]
+    return [_assignment(tensor, rule, default_method, granularity, split) for tensor, rule in chosen]
+
+
+def _assignment(tensor: TensorInfo, rule: Rule, method: str, granularity: str, split: float) -> Assignment:
+    method = rule.method or method
+    if method == "product" and rule.granularity is None:
+        granularity = "tensor"
+    if method != "product" and rule.block is not None:
+        raise PlanError(f"the rule {rule} has block={rule.block}, which is for method product, not {method}")
+    return Assignment(
+        tensor,
+        rule.centroids,
+        method,
+        granularity if rule.granularity is None else rule.granularity,
+        rule.block,
+        split if rule.split is None else rule.split,
+    )
 
 
 def _holds(condition: str, value: str, tensor: TensorInfo) -> bool:
@@ -141,7 +179,7 @@ def _problems(rule: Rule) -> Iterator[str]:
     k = rule.centroids
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_CENTROIDS:
         yield f"centroids must be a whole number from 1 to {MAX_CENTROIDS}, not {k!r}"
-    for key in ("layers", "kind", "name", "method"):
+    for key in ("layers", "kind", "name", "method", "granularity"):
         if not isinstance(getattr(rule, key), str | None):
             yield f"{key} must be text, not {getattr(rule, key)!r}"
     if not rule.conditions:
@@ -152,7 +190,20 @@ def _problems(rule: Rule) -> Iterator[str]:
         yield _unknown("kind", rule.kind, KINDS)
     if rule.method is not None and rule.method not in METHODS:
         yield _unknown("method", rule.method, METHODS)
+    yield from _form_problems(rule)
     yield from _pattern_problems(rule.name)
+
+
+def _form_problems(rule: Rule) -> Iterator[str]:
+    if rule.granularity is not None:
+        try:
+            check_granularity(rule.granularity, rule.method or "kmeans", "rule")
+        except UserError as error:
+            yield str(error).removeprefix("rule: ")
+    if rule.block is not None and (type(rule.block) is not int or rule.block < 1):
+        yield f"block must be a whole number from 1, not {rule.block!r}"
+    if rule.split is not None and (type(rule.split) not in (int, float) or not 0 <= rule.split <= 1):
+        yield f"split must be a number from 0 to 1, not {rule.split!r}"
 
 
 def _pattern_problems(pattern: str | None) -> Iterator[str]:

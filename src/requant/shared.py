@@ -21,8 +21,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from requant.clustering import cluster
+from requant.archive.forms import from_arrays, to_arrays
+from requant.clustering import cluster_split
 from requant.codebook import Codebook
+from requant.codebook_forms import AnyCodebook
 from requant.data.cache import cache_folder
 from requant.files import exclusive, replacing
 from requant.machine import cpu, gpus
@@ -65,34 +67,34 @@ def shared(kind: str, identity: Mapping[str, Any], compute: Callable[[], Tensors
 
 @dataclass
 class SharedClusterer:
-    """`requant.clustering.cluster`, done once for all runs that ask for the same of the same values."""
+    """`requant.clustering.cluster_split`, done once for all runs that ask for the same of the same values."""
 
     found: int = 0
     """Tensors whose clusters were kept from an earlier run."""
 
     def __call__(
-        self, values: Tensor, centroids: int, method: str, *, name: str = "values", **options: Any
-    ) -> Codebook:
-        """As `cluster`, warnings and errors included."""
+        self, values: Tensor, centroids: int, method: str, split: float = 0.0, *, name: str = "values", **options: Any
+    ) -> AnyCodebook:
+        """As `cluster_split`, warnings and errors included."""
         if values.numel() < _FEWEST:
-            return cluster(values, centroids, method, name=name, **options)
+            return cluster_split(values, centroids, method, split, name=name, **options)
 
         def compute() -> Tensors:
-            made = cluster(values, centroids, method, name=name, **options)
-            return {"centroids": torch.from_numpy(made.centroids), "indices": torch.from_numpy(made.indices)}
+            made = cluster_split(values, centroids, method, split, name=name, **options)
+            return {part: torch.from_numpy(array) for part, array in to_arrays(made).items()}
 
-        wanted = {"values": tensors_checksum({"": values}), "centroids": centroids, "method": method}
+        wanted = {"values": tensors_checksum({"": values}), "centroids": centroids, "method": method, "split": split}
         kept = shared("clusters", {**wanted, "options": options}, compute)
-        codebook = Codebook(*(kept.tensors[part].numpy() for part in ("centroids", "indices")))
+        codebook = from_arrays({part: tensor.numpy() for part, tensor in kept.tensors.items()})
         if kept.found:
             self.found += 1
             _warn_of_few(codebook, centroids, method, name)
         return codebook
 
 
-def _warn_of_few(codebook: Codebook, centroids: int, method: str, name: str) -> None:
+def _warn_of_few(codebook: AnyCodebook, centroids: int, method: str, name: str) -> None:
     """What `cluster` said to whoever computed it."""
-    if codebook.k < centroids and method != "entropy":
+    if isinstance(codebook, Codebook) and codebook.k < centroids and method != "entropy":
         warnings.warn(f"{name} has {codebook.k} distinct values, fewer than {centroids} centroids", stacklevel=3)
 
 

@@ -1,6 +1,6 @@
 """Archives of each format, written once: every later version must load them to the same values.
 
-`archive_<storage>_1.h5` were saved from `archives.network()` (of tests/unit) by `archives.saved`, those of format 2 from
+`archive_<storage>_1.h5` were saved from `archives.network()` by `archives.saved`, those of format 2 from
 `archives.many_centroids()`; `archive_<format>.safetensors` hold the tensors. The files are never written again: a new
 format gets new ones beside them.
 """

@@ -159,6 +159,11 @@ def columns(form: object = 0, names: object = ("x",), **changes: object) -> dict
     }
 
 
+def coded(**changes: object) -> dict[str, object]:
+    known = {"kind": "table", "shape": [2], "dtype": "float32", "run": None, "split": False}
+    return columns(centroids=2, codes=known | changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -176,6 +181,17 @@ def columns(form: object = 0, names: object = ("x",), **changes: object) -> dict
         (columns(names={"x": {}}), "0 names, 1 shapes and 1 forms"),
         (columns(names={"x": {"y": 0}}), "payload has"),
         (columns(names=(3,)), "has 3 for name"),
+        (columns(centroids=2, codes=""), "has .. for codes"),
+        (columns(codes={}), "codes and no centroids"),
+        (coded(kind="cube"), "codes of no known form"),
+        (coded(more=1), "codes of no known form"),
+        (coded(dtype="int8"), "codes of no known form"),
+        (coded(shape=[-2]), "the shape"),
+        (coded(kind="grouped"), "groups of None values"),
+        (coded(kind="grouped", run=0), "groups of 0 values"),
+        (coded(run=3), "groups of 3 values"),
+        (coded(split=True), "split channels, and it has none"),
+        (coded(kind="vectors"), "lacks x:vectors"),
         ({"tensors": []}, "manifest should have"),
     ],
 )

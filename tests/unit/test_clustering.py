@@ -239,7 +239,7 @@ def test_more_than_256_centroids_have_two_byte_indices() -> None:
     assert book.squared_error(NORMAL) < cluster(NORMAL, 256).squared_error(NORMAL) / 8
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("entropy", "faiss")])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("entropy", "faiss", "product")])
 def test_shape_and_values_are_kept_whatever_the_input_is(method: str) -> None:
     values = NORMAL[:120].reshape(2, 3, 20)
     expected = cluster(values, 5, method)

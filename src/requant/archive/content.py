@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from requant.archive.report import ArchiveReport
 from requant.codebook import Codebook
+from requant.codebook_forms import AnyCodebook
 
 Contents = Mapping[str, Codebook | NDArray[Any]]
 """Tensors by name: clustered ones as codebooks, the others as arrays."""
@@ -30,6 +31,6 @@ class Archive:
     storage: str
     architecture: dict[str, Any] | None
     provenance: dict[str, Any] | None
-    codebooks: dict[str, Codebook]
+    codebooks: dict[str, AnyCodebook]
     dense: dict[str, NDArray[Any]]
     report: ArchiveReport

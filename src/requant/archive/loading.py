@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from requant.archive import envelope
 from requant.archive.content import Archive
 from requant.archive.datasets import open_dataset
+from requant.archive.forms import check_forms, merged, raised
 from requant.archive.manifest import MANIFEST, Entry, Manifest, decode
 from requant.archive.report import summarize
 from requant.archive.storages import BY_NAME, reading
-from requant.codebook import Codebook
+from requant.codebook_forms import AnyCodebook
 from requant.errors import ArchiveError, UserError
 from requant.finite import count_not_finite
 from requant.suggest import did_you_mean
@@ -39,11 +40,11 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     archive = read(path)
     model = _build(archive) if model is None else model
     state = model.state_dict()
-    tensors: dict[str, Codebook | NDArray[Any]] = {**archive.codebooks, **archive.dense}
+    tensors: dict[str, AnyCodebook | NDArray[Any]] = {**archive.codebooks, **archive.dense}
     _require_fit(tensors, state, archive.report.path)
     with torch.no_grad():
         for name, tensor in tensors.items():
-            state[name].copy_(torch.from_numpy(tensor.dense() if isinstance(tensor, Codebook) else tensor))
+            state[name].copy_(torch.from_numpy(tensor if isinstance(tensor, np.ndarray) else tensor.dense()))
     return model.eval()
 
 
@@ -63,14 +64,16 @@ def read(path: str | Path) -> Archive:
 
 def _read_content(content: h5py.File, path: Path, version: int, size: int) -> Archive:
     manifest = _manifest(content, version)
-    tensors, sizes = reading(manifest.storage, version).read(content, manifest)
+    stored, sizes = reading(manifest.storage, version).read(content, manifest)
+    dense = {e.name: _declared(e, stored[e.name]) for e in manifest.tensors if e.centroids is None}
+    tensors = raised(manifest, {**stored, **dense})
     return Archive(
         manifest.storage,
         manifest.architecture,
         manifest.provenance,
-        {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Codebook)},
-        {e.name: _declared(e, tensors[e.name]) for e in manifest.tensors if e.centroids is None},
-        summarize(path, size, sizes),
+        {name: tensor for name, tensor in tensors.items() if not isinstance(tensor, np.ndarray)},
+        {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)},
+        summarize(path, size, merged(manifest, sizes)),
     )
 
 
@@ -78,10 +81,11 @@ def _manifest(content: h5py.File, version: int) -> Manifest:
     manifest = decode(open_dataset(content, MANIFEST, np.dtype(np.uint8))[()].tobytes(), version)
     if manifest.storage not in BY_NAME:
         raise ArchiveError(f"its manifest names an unknown storage {manifest.storage!r}")
+    check_forms(manifest)
     return manifest
 
 
-def _declared(entry: Entry, stored: Codebook | NDArray[Any]) -> NDArray[Any]:
+def _declared(entry: Entry, stored: object) -> NDArray[Any]:
     array = np.asarray(stored).astype(entry.dtype, copy=False)
     if count_not_finite(array):
         raise ArchiveError(f"its tensor {entry.name} has values that are NaN or infinite")
@@ -127,7 +131,7 @@ def _build(archive: Archive) -> nn.Module:
         raise ArchiveError(f"{path} describes a network that cannot be built: {error}") from error
 
 
-def _require_fit(tensors: Mapping[str, Codebook | NDArray[Any]], state: Mapping[str, Tensor], path: Path) -> None:
+def _require_fit(tensors: Mapping[str, AnyCodebook | NDArray[Any]], state: Mapping[str, Tensor], path: Path) -> None:
     missing, unexpected = sorted(set(state) - set(tensors)), sorted(set(tensors) - set(state))
     if missing or unexpected:
         raise ArchiveError(
@@ -141,8 +145,8 @@ def _require_fit(tensors: Mapping[str, Codebook | NDArray[Any]], state: Mapping[
             raise ArchiveError(f"{path} holds another network: {name} is {found} in it and {expected} in the model")
 
 
-def _form(tensor: Codebook | NDArray[Any]) -> tuple[tuple[int, ...], str]:
-    return tensor.shape, "float32" if isinstance(tensor, Codebook) else tensor.dtype.name
+def _form(tensor: AnyCodebook | NDArray[Any]) -> tuple[tuple[int, ...], str]:
+    return tensor.shape, tensor.dtype.name
 
 
 def _some(names: list[str]) -> str:

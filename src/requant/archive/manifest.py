@@ -17,7 +17,8 @@ Version 2 holds the same with little written twice, in a zstd frame:
  "form": [0, 1]}                                (which of the forms each tensor has)
 
 It allows up to 4,096 centroids, and one more key, `stored`: "bfloat16" or "float16" where the centroids, or the values
-of a tensor that is not clustered, are float32 numbers held in 16 bits.
+of a tensor that is not clustered, are float32 numbers held in 16 bits. And `codes`, where indices
+stand for something else than a value each in one table (see `forms`).
 """
 
 import json
@@ -35,6 +36,7 @@ from requant.archive.bitpack import packed_size
 from requant.archive.halves import HALVES, HELD, from_bits, to_bits
 from requant.archive.naming import folded, unfolded
 from requant.errors import ArchiveError
+from requant.limits import MAX_CENTROIDS
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
@@ -50,7 +52,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """Element types by their PyTorch names, and how a file holds them."""
 
 MANIFEST = "manifest"  # the data set's name
-MAX_CENTROIDS = 4096
 MAX_CENTROIDS_1 = 256  # in format version 1
 MAX_DIMENSIONS = 32
 MAX_TEXT = 1 << 26  # bytes of JSON: keeps a small hostile file from filling the memory
@@ -67,6 +68,7 @@ class Entry:
         dtype: its element type, by PyTorch's name.
         centroids: how many it has; None: it is not clustered.
         stored: one of `HALVES`, where its centroids or values are held as that; None: as `dtype`.
+        codes: what its indices stand for (see `forms`); None: for the values of `shape`.
 
     """
 
@@ -75,11 +77,12 @@ class Entry:
     dtype: str
     centroids: int | None
     stored: str | None = None
+    codes: dict[str, Any] | None = None
 
     @property
     def version(self) -> int:
         """The first format version that can hold it."""
-        return 2 if self.stored or (self.centroids or 0) > MAX_CENTROIDS_1 else 1
+        return 2 if self.stored or self.codes or (self.centroids or 0) > MAX_CENTROIDS_1 else 1
 
     @property
     def held(self) -> np.dtype[Any]:
@@ -234,11 +237,13 @@ def _entry(data: object, version: int) -> Entry:
         raise ArchiveError(f"its manifest gives {entry.name} {entry.centroids} centroids of type {entry.dtype}")
     if entry.stored is not None and not (entry.stored in HALVES and entry.dtype == "float32"):
         raise ArchiveError(f"its manifest has {entry.name} of type {entry.dtype} stored as {_shortened(entry.stored)}")
+    if entry.codes is not None and entry.centroids is None:
+        raise ArchiveError(f"its manifest gives {entry.name} codes and no centroids")
     return entry
 
 
 _HEAD: dict[str, Any] = {"storage": str, "architecture": dict | None, "provenance": dict | None}
-_NEWER: dict[str, Any] = {"stored": str}
+_NEWER: dict[str, Any] = {"stored": str, "codes": dict}
 """Keys of a tensor that version 1 does not have; each may be left out."""
 
 

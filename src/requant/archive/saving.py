@@ -12,14 +12,17 @@ from torch import Tensor, nn
 
 from requant.archive import envelope
 from requant.archive.content import Contents
+from requant.archive.forms import Form, lowered, merged
 from requant.archive.halves import exact_half
-from requant.archive.manifest import DTYPES, MANIFEST, MAX_CENTROIDS, Entry, Manifest, encode
+from requant.archive.manifest import DTYPES, MANIFEST, Entry, Manifest, encode
 from requant.archive.report import ArchiveReport, TensorBytes, summarize
 from requant.archive.storages import BY_NAME, FIRST_VERSION, STORAGES
 from requant.codebook import Codebook
+from requant.codebook_forms import AnyCodebook
 from requant.errors import ArchiveError
 from requant.files import replacing
 from requant.finite import count_not_finite
+from requant.limits import MAX_CENTROIDS
 from requant.suggest import did_you_mean
 
 # The on-disk structures of HDF5 1.10: smaller than the earliest, with checksums, and stable.
@@ -31,7 +34,7 @@ STORED_COSTS = 16  # bytes of the manifest that naming a 16-bit type takes: it h
 def save(
     path: str | Path,
     model: nn.Module,
-    codebooks: Mapping[str, Codebook],
+    codebooks: Mapping[str, AnyCodebook],
     *,
     storage: str = "packed",
     architecture: Mapping[str, Any] | None = None,
@@ -60,8 +63,8 @@ def save(
     """
     if storage not in STORAGES:
         raise ArchiveError(f"there is no storage {storage!r}{did_you_mean(storage, STORAGES)}")
-    contents = _contents(model, codebooks)
-    entries = tuple(_entry(name, tensor, halves=storage != "gzip") for name, tensor in contents.items())
+    contents, forms = _lowered(_contents(model, codebooks))
+    entries = tuple(_entry(name, x, storage != "gzip", forms.get(name)) for name, x in contents.items())
     version = max([FIRST_VERSION[storage], *(entry.version for entry in entries)])
     manifest = Manifest(storage, _plain(architecture), _plain(provenance), entries, version)
     image, tensors = _image(manifest, contents)
@@ -81,13 +84,24 @@ def _image(manifest: Manifest, contents: Contents) -> tuple[memoryview, dict[str
     backend, buffer = BY_NAME[manifest.storage], io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=envelope.SIZE, libver=LIBVER) as file:
         file.create_dataset(MANIFEST, data=np.frombuffer(encode(manifest), np.uint8), track_times=False)
-        tensors = backend.write(file, manifest, contents)
+        tensors = merged(manifest, backend.write(file, manifest, contents))
     image = buffer.getbuffer()
     image[: envelope.SIZE] = envelope.seal(image[envelope.SIZE :], manifest.version)
     return image, tensors
 
 
-def _contents(model: nn.Module, codebooks: Mapping[str, Codebook]) -> Contents:
+def _lowered(tensors: Mapping[str, AnyCodebook | NDArray[Any]]) -> tuple[Contents, dict[str, Form]]:
+    """What the storages see, each tensor followed by what stands beside it, and the forms."""
+    contents: dict[str, Codebook | NDArray[Any]] = {}
+    forms = {}
+    for name, tensor in tensors.items():
+        found = lowered(tensor)
+        contents[name], forms[name] = found.tensor, found.form
+        contents |= {f"{name}:{part}": side for part, side in found.sides.items()}
+    return contents, forms
+
+
+def _contents(model: nn.Module, codebooks: Mapping[str, AnyCodebook]) -> dict[str, AnyCodebook | NDArray[Any]]:
     state = model.state_dict()
     for name in codebooks:
         if name not in state:
@@ -98,11 +112,13 @@ def _contents(model: nn.Module, codebooks: Mapping[str, Codebook]) -> Contents:
     }
 
 
-def _checked_codebook(name: str, tensor: Tensor, codebook: Codebook) -> Codebook:
+def _checked_codebook(name: str, tensor: Tensor, codebook: AnyCodebook) -> AnyCodebook:
     if codebook.k > MAX_CENTROIDS:
         raise ArchiveError(f"{name} has {codebook.k} centroids, and an archive holds up to {MAX_CENTROIDS}")
     if tuple(tensor.shape) != codebook.shape:
         raise ArchiveError(f"{name} has shape {tuple(tensor.shape)}, and its codebook {codebook.shape}")
+    if _checked_array(name, tensor).dtype != codebook.dtype:
+        raise ArchiveError(f"{name} is {tensor.dtype}, and its codebook of {codebook.dtype}: cluster it again")
     if codebook.squared_error(_checked_array(name, tensor)):
         raise ArchiveError(f"{name} is not on its centroids: set the tensor to codebook.dense(), or cluster it again")
     return codebook
@@ -119,11 +135,11 @@ def _checked_array(name: str, tensor: object) -> NDArray[Any]:
     return array
 
 
-def _entry(name: str, tensor: Codebook | NDArray[Any], halves: bool) -> Entry:
+def _entry(name: str, tensor: Codebook | NDArray[Any], halves: bool, form: Form) -> Entry:
     held = tensor.centroids if isinstance(tensor, Codebook) else tensor
     stored = exact_half(held) if halves and held.dtype == np.float32 and 2 * held.size > STORED_COSTS else None
     if isinstance(tensor, Codebook):
-        return Entry(name, tensor.shape, "float32", tensor.k, stored)
+        return Entry(name, tensor.shape, "float32", tensor.k, stored, form)
     return Entry(name, tensor.shape, tensor.dtype.name, None, stored)
 
 

@@ -2,19 +2,19 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
 
 from requant.archive.halves import rounded
-from requant.codebook import Codebook
+from requant.codebook_forms import AnyCodebook, with_centroids
 
 
 @torch.no_grad()
 def shortened(
-    model: nn.Module, codebooks: Mapping[str, Codebook], centroids: str | None = None, dense: str | None = None
-) -> tuple[nn.Module, dict[str, Codebook]]:
+    model: nn.Module, codebooks: Mapping[str, AnyCodebook], centroids: str | None = None, dense: str | None = None
+) -> tuple[nn.Module, dict[str, AnyCodebook]]:
     """A copy of the network with centroids, or the float32 tensors that have no codebook, rounded.
 
     Args:
@@ -33,7 +33,7 @@ def shortened(
     model = copy.deepcopy(model)
     for name, tensor in model.state_dict().items():
         if name in books and centroids is not None:
-            books[name] = replace(books[name], centroids=rounded(books[name].centroids, centroids, name))
+            books[name] = with_centroids(books[name], partial(rounded, half=centroids, name=name))
             tensor.copy_(torch.from_numpy(books[name].dense()))
         elif name not in books and dense is not None and tensor.dtype == torch.float32:
             tensor.copy_(torch.from_numpy(rounded(tensor.cpu().numpy(), dense, name)))

@@ -1,5 +1,8 @@
 """Clustering of weights: values in, a codebook out."""
 
-from requant.clustering.methods import MAX_CENTROIDS, METHODS, OPTIONS, cluster
+from requant.clustering.granularity import check_granularity
+from requant.clustering.methods import METHODS, OPTIONS, cluster
+from requant.clustering.splitting import cluster_split
+from requant.limits import MAX_CENTROIDS
 
-__all__ = ["MAX_CENTROIDS", "METHODS", "OPTIONS", "cluster"]
+__all__ = ["MAX_CENTROIDS", "METHODS", "OPTIONS", "check_granularity", "cluster", "cluster_split"]

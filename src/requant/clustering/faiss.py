@@ -25,23 +25,51 @@ def faiss(values: NDArray[np.float32], centroids: int, weights: NDArray[np.float
         UserError: if faiss is not installed.
 
     """
-    try:
-        import faiss as library
-    except ImportError:
-        raise UserError(
-            "clustering method faiss needs faiss: pip install 'requant[faiss]' (or faiss-gpu-cu12, never both), "
-            "or take method kmeans, which is nearer to the optimum"
-        ) from None
-    fitted = library.Kmeans(
-        1,
-        centroids,
-        niter=ITERATIONS,
-        seed=SEED,
-        gpu=library.get_num_gpus() > 0 if hasattr(library, "get_num_gpus") else False,
-        min_points_per_centroid=1,
-        max_points_per_centroid=values.size,
-    )
-    fitted.train(values[:, None], weights=None if weights is None else weights.astype(np.float32))
-    centers: Any = fitted.centroids
+    centers = fitted(values[:, None], centroids, ITERATIONS, "faiss", weights)
     found = np.unique(centers[np.isfinite(centers)].astype(np.float64))
     return np.unique(np.append(values.min(), ((found[1:] + found[:-1]) / 2).astype(np.float32)))
+
+
+def fitted(
+    vectors: NDArray[np.float32],
+    centroids: int,
+    iterations: int,
+    method: str,
+    weights: NDArray[np.float64] | None = None,
+) -> NDArray[np.float32]:
+    """Centroids (k, d) by faiss of vectors (n, d), all of them used; not all need be finite.
+
+    Raises:
+        UserError: if faiss is not installed; `method` is who asks.
+
+    """
+    library = imported(method)
+    found = library.Kmeans(
+        vectors.shape[1],
+        centroids,
+        niter=iterations,
+        seed=SEED,
+        gpu=on_gpu(library),
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(vectors),
+    )
+    found.train(np.ascontiguousarray(vectors), weights=None if weights is None else weights.astype(np.float32))
+    centers: NDArray[np.float32] = found.centroids
+    return centers
+
+
+def on_gpu(library: Any) -> bool:
+    """Whether faiss-gpu is installed and sees a GPU; faiss-cpu knows neither."""
+    return bool(library.get_num_gpus()) if hasattr(library, "get_num_gpus") else False
+
+
+def imported(method: str) -> Any:
+    """The library. Raises UserError where it is not installed."""
+    try:
+        import faiss
+    except ImportError:
+        raise UserError(
+            f"clustering method {method} needs faiss: pip install 'requant[faiss]' (or faiss-gpu-cu12, never both), "
+            "or take method kmeans, which needs nothing"
+        ) from None
+    return faiss

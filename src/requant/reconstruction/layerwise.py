@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from requant.codebook import Codebook, index_dtype
+from requant.codebook_forms import AnyCodebook, scalars
 from requant.compression import place
 from requant.errors import UserError
 from requant.evaluation import evaluating
@@ -21,7 +22,7 @@ from requant.reconstruction.statistics import correction, mean_and_variance
 
 
 def reconstruct(
-    original: nn.Module, codebooks: Mapping[str, Codebook], batches: Sequence[Tensor]
+    original: nn.Module, codebooks: Mapping[str, AnyCodebook], batches: Sequence[Tensor]
 ) -> tuple[nn.Module, dict[str, Codebook]]:
     """A student on the same centroids, whose weights are chosen among them so that it computes what the original does.
 
@@ -40,15 +41,16 @@ def reconstruct(
         The student and its codebooks.
 
     Raises:
-        UserError: for a network whose steps cannot be listed, and for no images.
+        UserError: for a network whose steps cannot be listed, for codebooks that are not one table each, and for no
+            images.
 
     """
     if not batches:
         raise UserError("reconstruction needs images: give it one batch at least")
+    found = scalars(codebooks, "reconstruction")
     student = copy.deepcopy(original)
     place(student, codebooks)
     graph = trace(original)
-    found = dict(codebooks)
     known = {node: layer for node, layer in layers(original, graph).items() if layer.weight in codebooks}
     images = [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
     with evaluating(original), evaluating(student), bar() as progress, torch.no_grad():
@@ -57,7 +59,7 @@ def reconstruct(
         for node in side_by_side(teacher_walk, student_walk):
             layer = known.get(node)
             if layer is not None:
-                found[layer.weight] = _rounded(original, student_walk, node, layer, codebooks[layer.weight])
+                found[layer.weight] = _rounded(original, student_walk, node, layer, found[layer.weight])
             student_walk.compute(node)
             if layer is not None:
                 _correct_bias(teacher_walk, student_walk, node, layer, codebooks)
@@ -78,7 +80,7 @@ def _rounded(original: nn.Module, walk: Walk, node: fx.Node, layer: Layer, codeb
     return rounded
 
 
-def _is_norm(model: nn.Module, node: fx.Node, codebooks: Mapping[str, Codebook]) -> bool:
+def _is_norm(model: nn.Module, node: fx.Node, codebooks: Mapping[str, AnyCodebook]) -> bool:
     """Whether the step is a batch norm that may be changed."""
     if node.op != "call_module":
         return False
@@ -96,7 +98,9 @@ def _correct_norm(teacher: Walk, student: Walk, node: fx.Node) -> None:
     student.compute(node)
 
 
-def _correct_bias(teacher: Walk, student: Walk, node: fx.Node, layer: Layer, codebooks: Mapping[str, Codebook]) -> None:
+def _correct_bias(
+    teacher: Walk, student: Walk, node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook]
+) -> None:
     if layer.bias is None or layer.norm is not None or layer.bias in codebooks:
         return
     bias = student.model.get_parameter(layer.bias)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from requant import archive
 from requant.clustering import cluster
-from requant.codebook import Codebook
+from requant.codebook_forms import AnyCodebook
 from requant.compression import place
 from requant.errors import UserError
 from requant.evaluation import Accuracy, Batches, score
@@ -74,7 +74,7 @@ class Study:
         self._student = copy.deepcopy(teacher).eval()
         self._chain = as_chain(self._student, {t.name.rpartition(".")[0] for t in self.tensors if t.kind == "weight"})
         self._piece_of = holders(self._chain, self._student)
-        self._codebooks: dict[tuple[str, int], Codebook] = {}
+        self._codebooks: dict[tuple[str, int], AnyCodebook] = {}
         device = next(teacher.parameters()).device
         images, labels = zip(*batches, strict=True)
         self._inputs, self._reached = [batch.to(device) for batch in images], 0
@@ -150,7 +150,7 @@ class Study:
         return score(logits_NC, self._labels_N, self._teacher_NC)
 
     @contextmanager
-    def _clustered(self, codebooks: Mapping[str, Codebook]) -> Iterator[int]:
+    def _clustered(self, codebooks: Mapping[str, AnyCodebook]) -> Iterator[int]:
         """The network with these tensors as a file gives them back; gives the file's bytes, and undoes it."""
         state = self._student.state_dict()
         originals = {name: state[name].clone() for name in codebooks}
@@ -159,7 +159,7 @@ class Study:
         for name, original in originals.items():
             state[name].copy_(original)
 
-    def _store(self, codebooks: Mapping[str, Codebook]) -> int:
+    def _store(self, codebooks: Mapping[str, AnyCodebook]) -> int:
         """Write the network to a file, and set it to what reading the file gives."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "point.h5"
@@ -169,7 +169,7 @@ class Study:
             place(self._student, archive.read(path).codebooks)
         return report.bytes
 
-    def _codebook(self, name: str, centroids: int) -> Codebook:
+    def _codebook(self, name: str, centroids: int) -> AnyCodebook:
         key = (name, centroids)
         if key not in self._codebooks:
             with warnings.catch_warnings():  # a bias of ten values at k = 256 is exact, and that is its result

@@ -1,0 +1,372 @@
+"""Groups, scales, vectors and split channels: what they are, and that every storage holds them."""
+
+import copy
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from requant.archive import STORAGES, load, read, save
+from requant.archive.forms import from_arrays, to_arrays
+from requant.clustering import METHODS, cluster, cluster_split
+from requant.clustering.product import default_block
+from requant.clustering.splitting import split_channels
+from requant.codebook import Codebook
+from requant.codebook_forms import AnyCodebook, GroupedCodebook, SplitCodebook, VectorCodebook, scalars
+from requant.errors import UserError
+
+SCALAR = tuple(method for method in METHODS if method != "product")
+GROUPS = ("channel", "channel_scale", "group:50", "group_scale:50")
+each_storage = pytest.mark.parametrize("storage", STORAGES)
+
+
+def weights(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Channels of different scales, as networks have them."""
+    draw = np.random.default_rng(seed)
+    scales = draw.uniform(0.2, 3, (shape[0], *(1 for _ in shape[1:])))
+    return (draw.laplace(size=shape) * scales).astype(np.float32)
+
+
+def clustered(values: np.ndarray, k: int, method: str, granularity: str) -> AnyCodebook:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*distinct values, fewer than.*")
+        return cluster(values, k, method, granularity=granularity, **({"bits": 1.5} if method == "entropy" else {}))
+
+
+@pytest.mark.parametrize("method", SCALAR)
+def test_a_channel_alone_is_clustered_as_it_would_be_by_itself(method: str) -> None:
+    values = weights((5, 3, 4, 4))
+    book = clustered(values, 6, method, "channel")
+    for channel in range(5):
+        alone = clustered(values[channel], 6, method, "tensor")
+        assert np.array_equal(book.dense()[channel], alone.dense())
+
+
+@pytest.mark.parametrize("method", SCALAR)
+@pytest.mark.parametrize("granularity", GROUPS)
+def test_groups_have_the_form_they_say(method: str, granularity: str) -> None:
+    values = weights((6, 5, 7))
+    book = clustered(values, 4, method, granularity)
+    assert isinstance(book, GroupedCodebook)
+    assert book.run == (35 if "channel" in granularity else 50)
+    assert book.groups == (6 if "channel" in granularity else 5)
+    assert (book.scales is None) == ("scale" not in granularity)
+    dense = book.dense().reshape(-1)
+    assert book.squared_error(values) == pytest.approx(((values.reshape(-1) - dense.astype(float)) ** 2).sum())
+    for start in range(0, 210, book.run):
+        assert len(np.unique(dense[start : start + book.run])) <= 4
+
+
+@given(st.integers(1, 12), st.integers(1, 70), st.integers(0, 99), st.sampled_from(GROUPS))
+@settings(max_examples=60, deadline=None)
+def test_finer_groups_are_never_worse_than_one_table(k: int, run: int, seed: int, granularity: str) -> None:
+    values = weights((4, 33), seed)
+    finer = clustered(values, k, "exact", granularity.replace("50", str(run)))
+    whole = clustered(values, k, "exact", "tensor")
+    if "scale" not in granularity:
+        assert finer.squared_error(values) <= whole.squared_error(values) * (1 + 1e-6) + 1e-30
+
+
+def test_scales_pay_where_channels_differ_in_scale() -> None:
+    values = weights((64, 200), 3)
+    scaled, plain = clustered(values, 16, "kmeans", "channel_scale"), clustered(values, 16, "kmeans", "tensor")
+    assert scaled.squared_error(values) < 0.8 * plain.squared_error(values)
+
+
+@given(st.floats(1e-30, 1e30), st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_scaling_the_values_scales_what_replaces_them(factor: float, seed: int) -> None:
+    factor = 2.0 ** round(np.log2(factor))
+    values = weights((4, 40), seed)
+    for granularity in ("channel", "channel_scale"):
+        book = clustered(values, 4, "kmeans", granularity)
+        scaled = clustered(values * np.float32(factor), 4, "kmeans", granularity)
+        assert np.array_equal(scaled.dense(), book.dense() * np.float32(factor))
+
+
+def test_weights_count_in_every_group() -> None:
+    values, counted = weights((3, 60)), np.ones((3, 60))
+    counted[:, ::2] = 0
+    for granularity in ("channel", "channel_scale"):
+        book = cluster(values, 30, "kmeans", weights=counted, granularity=granularity)
+        error = np.square(values - book.dense())
+        assert error[:, 1::2].max() < 1e-4 * error.max() or granularity == "channel_scale"
+        assert error[:, 1::2].mean() < error[:, ::2].mean()
+
+
+@pytest.mark.parametrize("values", [np.zeros((3, 8)), np.full((2, 6), 1e-42), np.array([[1e38, -1e38], [1e-38, 0]])])
+@pytest.mark.parametrize("granularity", GROUPS)
+def test_zeros_denormals_and_huge_values_survive_scales(values: np.ndarray, granularity: str) -> None:
+    values = values.astype(np.float32)
+    book = clustered(values, 3, "kmeans", granularity)
+    assert np.isfinite(book.dense()).all()
+    assert np.abs(book.dense() - values).max() <= np.abs(values).max() * 0.01
+
+
+@pytest.mark.parametrize("granularity", ["chanel", "group", "group:0", "group:-3", "channel:4", "tensor:1", "", "x:1"])
+def test_a_granularity_that_means_nothing_is_refused(granularity: str) -> None:
+    with pytest.raises(UserError, match="granularity must be tensor, channel"):
+        cluster(np.ones((2, 2)), 2, granularity=granularity)
+
+
+def test_groups_as_large_as_the_tensor_are_one_table() -> None:
+    values = weights((4, 9))
+    for granularity in ("group:36", "group:99", "group_scale:99"):
+        assert isinstance(cluster(values, 3, granularity=granularity), Codebook)
+    assert isinstance(cluster(values[0], 3, granularity="channel"), Codebook)
+
+
+@pytest.mark.parametrize(
+    ("shape", "block"),
+    [((8, 4, 3, 3), 9), ((8, 4, 1, 1), 4), ((8, 6, 1, 1), 3), ((8, 16), 4), ((8, 7), 1), ((8, 3, 7, 7), 7),
+     ((8, 1, 5, 5), 5), ((8, 4, 1, 3), 3), ((8, 2), 2)],
+)  # fmt: skip
+def test_the_block_follows_from_the_shape(shape: tuple[int, ...], block: int) -> None:
+    assert default_block(shape) == block
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 64, 300])
+def test_product_gives_each_block_its_nearest_vector(k: int) -> None:
+    values = weights((16, 30, 3, 3))
+    book = cluster(values, k, "product")
+    assert isinstance(book, VectorCodebook)
+    assert (book.k, book.block, book.indices.shape) == (k, 9, (16, 30))
+    assert book.indices.dtype == (np.uint8 if k <= 256 else np.uint16)
+    blocks = values.reshape(-1, 9).astype(float)
+    distances = ((blocks[:, None] - book.centroids[None]) ** 2).sum(-1)
+    chosen = distances[np.arange(len(blocks)), book.indices.reshape(-1)]
+    assert (chosen <= distances.min(1) * (1 + 1e-4) + 1e-6).all()
+    assert (book.counts > 0).all()
+    assert book.squared_error(values) == pytest.approx(chosen.sum(), rel=1e-6)
+
+
+def test_product_is_exact_where_there_are_vectors_enough() -> None:
+    values = np.tile(weights((3, 4)), (20, 6))
+    with pytest.warns(UserWarning, match="3 different blocks, fewer than 16"):
+        book = cluster(values, 16, "product", block=4)
+    assert np.array_equal(book.dense(), values)
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1e-5, 1e35])
+def test_product_keeps_its_quality_at_any_scale(scale: float) -> None:
+    values = weights((32, 64))
+    plain, scaled = (cluster(v, 16, "product") for v in (values, values * np.float32(scale)))
+    assert scaled.sqnr_db(values * np.float32(scale)) == pytest.approx(plain.sqnr_db(values), abs=0.1)
+
+
+def test_empty_vectors_are_repaired() -> None:
+    """Two heaps of nearly equal blocks and few others: faiss alone leaves clusters without members."""
+    draw = np.random.default_rng(0)
+    blocks = np.concatenate([np.zeros((3000, 4)), np.ones((3000, 4)), draw.normal(size=(40, 4)) * 100])
+    book = cluster(blocks.astype(np.float32), 32, "product")
+    assert (book.counts > 0).all()
+    assert book.k == 32
+
+
+def test_product_is_repeatable_and_leaves_vectors_to_kmeans() -> None:
+    values = weights((32, 64))
+    first, second = (cluster(values, 32, "product").dense() for _ in range(2))
+    assert np.array_equal(first, second)
+    assert isinstance(cluster(values[0], 4, "product"), Codebook)
+    assert isinstance(cluster(weights((8, 7)), 4, "product"), Codebook)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"block": 5}, "block=5 does not divide the 12 values"),
+        ({"block": 0}, "block=0"),
+        ({"weights": np.ones((4, 12))}, "no weights"),
+        ({"granularity": "channel"}, "leave granularity=channel out"),
+        ({"bits": 2}, "takes block"),
+    ],
+)
+def test_product_refuses_what_it_cannot_do(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        cluster(weights((4, 12)), 2, "product", **settings)
+    with pytest.raises(UserError, match="up to 1024"):
+        cluster(weights((4, 12)), 2000, "product")
+
+
+@given(st.integers(0, 30), st.integers(0, 999))
+@settings(max_examples=40, deadline=None)
+def test_split_channels_add_up_to_what_they_were(extra: int, seed: int) -> None:
+    values = weights((4, 6, 3), seed)
+    split, sources = split_channels(values, extra)
+    assert split.shape == (4, 6 + extra, 3)
+    whole = split[:, :6].astype(np.float64)
+    for position, source in enumerate(sources):
+        whole[:, source] += split[:, 6 + position]
+    assert np.array_equal(whole.astype(np.float32), values)
+    assert np.abs(split).max() <= np.abs(values).max()
+    if extra:
+        assert np.abs(split).max() < np.abs(values).max()
+
+
+class Duplicated(nn.Module):
+    """A layer on inputs some of which are given twice: Zhao et al.'s form of the network."""
+
+    def __init__(self, layer: nn.Module, extra: int) -> None:
+        super().__init__()
+        split, sources = split_channels(layer.weight.detach().numpy(), extra)
+        self.inputs = [*range(layer.weight.shape[1]), *sources.tolist()]
+        if isinstance(layer, nn.Linear):
+            self.layer = nn.Linear(split.shape[1], split.shape[0])
+        else:
+            self.layer = nn.Conv2d(split.shape[1], split.shape[0], 3)
+        self.layer.weight.data, self.layer.bias.data = torch.from_numpy(split), layer.bias.data
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x[:, self.inputs])
+
+
+def test_a_split_network_computes_what_it_did() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
+    )
+    x = torch.randn(64, 3, 8, 8)
+    split = nn.Sequential(*(Duplicated(m, 5) if hasattr(m, "weight") else m for m in network))
+    assert torch.allclose(split(x), network(x), atol=1e-6)
+    merged = copy.deepcopy(network)
+    with (
+        warnings.catch_warnings(),
+        torch.no_grad(),
+    ):  # so many centroids that nothing is lost: only the splitting is left
+        warnings.filterwarnings("ignore", message=".*distinct values, fewer than.*")
+        for name, parameter in merged.named_parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(torch.from_numpy(cluster_split(parameter, 4096, "kmeans", 0.3, name=name).dense()))
+    assert torch.allclose(merged(x), network(x), atol=1e-6)
+
+
+def test_splitting_is_for_tensors_with_input_channels() -> None:
+    for shape in ((8,), (8, 1, 3, 3)):
+        assert isinstance(cluster_split(weights(shape), 2, "kmeans", 0.5, name="w"), Codebook)
+    with pytest.raises(UserError, match="split must be from 0 to 1"):
+        cluster_split(weights((4, 4)), 2, "kmeans", 1.5, name="w")
+
+
+def test_splitting_halves_what_an_outlier_costs_linear_cells() -> None:
+    values = weights((32, 64))
+    values[3, 7] = 100
+    plain = cluster_split(values, 16, "linear", 0, name="w")
+    split = cluster_split(values, 16, "linear", 0.05, name="w")
+    assert split.squared_error(values) < 0.5 * plain.squared_error(values)
+
+
+FORMS = {
+    "channel": lambda v: cluster(v, 5, granularity="channel"),
+    "channel_scale": lambda v: cluster(v, 16, granularity="channel_scale"),
+    "group": lambda v: cluster(v, 3, granularity="group:17"),
+    "group_scale": lambda v: cluster(v, 2, granularity="group_scale:100"),
+    "vectors": lambda v: cluster(v, 20, "product"),
+    "many": lambda v: cluster(v, 600),
+    "split": lambda v: cluster_split(v, 7, "kmeans", 0.3, name="w"),
+    "split channel": lambda v: cluster_split(v, 7, "kmeans", 0.3, name="w", granularity="channel"),
+    "split vectors": lambda v: cluster_split(v, 7, "product", 0.3, name="w"),
+    "half": lambda v: cluster(v.astype(np.float16), 7),
+    "double scale": lambda v: cluster(v.astype(np.float64), 7, granularity="channel_scale"),
+    "one": lambda v: cluster(v, 1, granularity="channel"),
+    "one vector": lambda v: cluster(v, 1, "product"),
+}
+
+
+def network_of(values: np.ndarray) -> nn.Module:
+    layer = nn.Conv2d(values.shape[1], values.shape[0], 3)
+    layer.weight.data = torch.from_numpy(values.copy())
+    return nn.Sequential(layer, nn.ReLU())
+
+
+@each_storage
+@pytest.mark.parametrize("form", FORMS)
+def test_every_storage_holds_every_form(form: str, storage: str, tmp_path: Path) -> None:
+    book = FORMS[form](weights((12, 8, 3, 3)))
+    model = network_of(book.dense())
+    report = save(tmp_path / "a.h5", model, {"0.weight": book}, storage=storage)
+    found = read(tmp_path / "a.h5")
+    assert set(found.codebooks) == {"0.weight"}
+    assert set(found.dense) == {"0.bias"}
+    assert list(report.tensors) == ["0.weight", "0.bias"]
+    assert found.report == report
+    assert report.bytes == sum(report.parts.values()) == (tmp_path / "a.h5").stat().st_size
+    back = found.codebooks["0.weight"]
+    assert type(back) is type(book)
+    assert (back.k, back.shape, back.dtype) == (book.k, book.shape, book.dtype)
+    assert np.array_equal(back.indices, book.indices)
+    assert np.array_equal(back.dense(), book.dense())
+    assert back.entropy_bits == book.entropy_bits
+    assert np.array_equal(from_arrays(to_arrays(book)).dense(), book.dense())
+    loaded = load(tmp_path / "a.h5", network_of(np.zeros_like(book.dense())))
+    assert torch.equal(loaded[0].weight, model[0].weight)
+    save(tmp_path / "b.h5", loaded, found.codebooks, storage=storage)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_what_a_form_adds_is_counted(tmp_path: Path) -> None:
+    values = weights((64, 32, 3, 3))
+    size = {}
+    for name, granularity in {
+        "tensor": "tensor",
+        "channel": "channel",
+        "scale": "channel_scale",
+    }.items():
+        book = cluster(values, 16, granularity=granularity)
+        report = save(tmp_path / "a.h5", network_of(book.dense()), {"0.weight": book})
+        size[name] = report.tensors["0.weight"]
+    indices = values.size // 2
+    assert size["tensor"] == indices + 64
+    assert size["channel"] == indices + 2 * 16 + 4 * 64 * 16  # ranks in 16 bits; a table each
+    assert size["scale"] == indices + 64 + 2 * 64  # factors in 16 bits
+    split = cluster_split(values, 16, "kmeans", 0.1, name="w")
+    report = save(tmp_path / "a.h5", network_of(split.dense()), {"0.weight": split})
+    assert report.tensors["0.weight"] == 64 * 36 * 9 // 2 + 64 + 4 * 4
+
+
+def test_other_parts_say_what_they_need() -> None:
+    books: dict[str, AnyCodebook] = {"w": cluster(weights((4, 12)), 3, granularity="channel")}
+    with pytest.raises(UserError, match=r"reconstruction needs one table .* w has a table or a scale for each group"):
+        scalars(books, "reconstruction")
+    with pytest.raises(UserError, match="table of vectors"):
+        scalars({"w": cluster(weights((4, 12)), 3, "product")}, "this")
+    with pytest.raises(UserError, match="split channels"):
+        scalars({"w": cluster_split(weights((4, 12)), 3, "kmeans", 0.5, name="w")}, "this")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_dense_has_the_element_type_of_what_was_clustered(dtype: type) -> None:
+    values = weights((6, 20)).astype(dtype)
+    for book in (cluster(values, 4), cluster(values, 4, granularity="channel"), cluster(values, 4, "product")):
+        assert book.dense().dtype == dtype
+        assert book.dense().shape == values.shape
+        assert book.squared_error(book.dense()) == 0
+    book = cluster(torch.from_numpy(values), 4)
+    assert torch.equal(
+        torch.empty(6, 20, dtype=torch.from_numpy(values).dtype).copy_(torch.from_numpy(book.dense())),
+        torch.from_numpy(book.dense()),
+    )
+    exact = cluster(values, 120)
+    assert np.array_equal(exact.dense(), values.astype(np.float32).astype(dtype))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda: GroupedCodebook(np.zeros((2, 2), np.float32), np.zeros((3, 2), np.uint8), 2),
+        lambda: GroupedCodebook(np.zeros((1, 2), np.float32), np.zeros((3, 2), np.uint8), 2, np.ones(2, np.float32)),
+        lambda: GroupedCodebook(np.full((3, 2), np.nan, np.float32), np.zeros((3, 2), np.uint8), 2),
+        lambda: VectorCodebook(np.zeros((2, 4), np.float32), np.zeros((3, 2), np.uint8), (3, 4)),
+        lambda: VectorCodebook(np.zeros((2, 3), np.float32), np.zeros((3, 1), np.uint8), (3, 4)),
+        lambda: VectorCodebook(np.zeros((2, 4), np.float32), np.full((3, 1), 2, np.uint8), (3, 4)),
+        lambda: SplitCodebook(Codebook(np.zeros(1, np.float32), np.zeros((3, 2), np.uint8)), np.uint32([1])),
+        lambda: Codebook(np.zeros(1, np.float32), np.zeros((3, 2), np.uint8), np.dtype(np.int32)),
+    ],
+)
+def test_arrays_of_another_form_are_refused(broken) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        broken()

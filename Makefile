@@ -8,7 +8,7 @@ ON_ALL_CORES := -n auto --maxprocesses 4 --dist worksteal
 FIGURES := fig05 fig06 fig07 fig08 fig09 fig10 fig11 fig12 fig13 fig14 fig15 fig16
 SMOKE := fig07-smoke fig08-smoke fig09-smoke fig15-smoke fig16-smoke
 
-.PHONY: help setup demo test test-all check format bench teachers report sync clean
+.PHONY: help setup demo test test-all test-slurm check format bench teachers report sync clean
 .PHONY: figures $(FIGURES) $(FIGURES:%=%-runs) $(SMOKE)
 .DEFAULT_GOAL := help
 
@@ -32,6 +32,11 @@ test: setup  ## all tests but the slow ones
 
 test-all: setup  ## all tests
 	$(PY) -m pytest $(ON_ALL_CORES)
+
+# On the loopback, in a temporary folder; ten minutes, most of them Slurm's own waits.
+test-slurm: setup  ## tests on a real Slurm of one node, started and ended by them (installs Debian's where it is missing)
+	PATH=$$PATH:/usr/sbin; command -v slurmctld munged > /dev/null || apt-get install -y --no-install-recommends slurm-wlm munge
+	$(PY) -m pytest tests/slurm
 
 check: setup  ## lint, format, types
 	$(VENV)/bin/ruff check .

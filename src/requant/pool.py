@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.live import Live
@@ -24,13 +24,25 @@ _EPOCH = re.compile(r"^(.+): epoch (\d+)/(\d+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Command:
-    """What to run: its output goes to `log`; it gets `gpus` of the GPUs, as CUDA_VISIBLE_DEVICES."""
+    """What to run: its output goes to `log`; it gets `gpus` of the GPUs, as CUDA_VISIBLE_DEVICES.
+
+    The rest is for a cluster: it runs on so many nodes, as so many tasks on each (`gpus` are those of a node); `again`
+    is added to its arguments where it is started anew; `product` is there once it has ended well.
+    """
 
     name: str
     arguments: list[str]
     environment: dict[str, str]
     log: Path
     gpus: int = 0
+    nodes: int = 1
+    tasks: int = 1
+    again: tuple[str, ...] = ()
+    product: Path | None = None
+
+    def restarted(self) -> "Command":
+        """The command as it is started anew."""
+        return replace(self, arguments=[*self.arguments, *self.again], again=())
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ def run_all(commands: Sequence[Command], max_parallel: int = 1, gpus: Sequence[s
     waiting, running, outcomes = list(commands), list[_Running](), dict[int, Outcome]()
     free, times = list(gpus), list[float]()
     threads = max(1, cores() // max_parallel) if max_parallel > 1 else None
-    with _terminable(), _view(lambda: _table(commands, running, outcomes, times, max_parallel)) as refresh:
+    with _terminable(), live(lambda: _table(commands, running, outcomes, times, max_parallel)) as refresh:
         try:
             while waiting or running:
                 while waiting and len(running) < max_parallel and len(free) >= waiting[0].gpus:
@@ -72,7 +84,7 @@ def run_all(commands: Sequence[Command], max_parallel: int = 1, gpus: Sequence[s
                     free += job.gpus
                     times.append(time.monotonic() - job.started)
                     outcomes[id(job.command)] = _outcome(job)
-                    _announce(job, len(outcomes), len(commands))
+                    announce(job.command.name, job.process.returncode, times[-1], len(outcomes), len(commands))
                 refresh()
                 time.sleep(POLL)
         finally:
@@ -117,13 +129,13 @@ def _start(command: Command, gpus: list[str], threads: int | None) -> _Running:
 
 
 def _outcome(job: _Running) -> Outcome:
-    return Outcome(job.command.name, job.process.returncode, _said(job.command.log), job.command.log)
+    return Outcome(job.command.name, job.process.returncode, said(job.command.log), job.command.log)
 
 
-def _announce(job: _Running, done: int, total: int) -> None:
-    how = "done" if job.process.returncode == 0 else f"FAILED with exit code {job.process.returncode}"
-    seconds = time.monotonic() - job.started
-    console.print(f"{how} ({done}/{total}): {job.command.name}, {seconds:.0f} s", soft_wrap=True, highlight=False)
+def announce(name: str, code: int | None, seconds: float, done: int, total: int) -> None:
+    """One line for a command that has ended."""
+    how = "done" if code == 0 else f"FAILED with exit code {code}"
+    console.print(f"{how} ({done}/{total}): {name}, {seconds:.0f} s", soft_wrap=True, highlight=False)
 
 
 def _end(running: Sequence[_Running]) -> None:
@@ -139,7 +151,7 @@ def _end(running: Sequence[_Running]) -> None:
                 job.process.wait(max(0.0, deadline - time.monotonic()))
 
 
-def _said(log: Path, most: int = 8192) -> str:
+def said(log: Path, most: int = 8192) -> str:
     """The end of a log."""
     with contextlib.suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - most))
@@ -148,7 +160,7 @@ def _said(log: Path, most: int = 8192) -> str:
 
 
 @contextmanager
-def _view(table: Callable[[], Table]) -> Iterator[Callable[[], None]]:
+def live(table: Callable[[], Table]) -> Iterator[Callable[[], None]]:
     """Gives what redraws the table; nothing is drawn where the output is no terminal."""
     if not console.is_terminal:
         yield lambda: None
@@ -168,23 +180,23 @@ def _table(
     view = Table("job", "stage", "epoch", "time", "left", box=None, pad_edge=False)
     mean = sum(times) / len(times) if times else None
     for job in running:
-        stage, epoch = _stage(_said(job.command.log))
         elapsed = time.monotonic() - job.started
-        left = "" if mean is None else _clock(max(0.0, mean - elapsed))
-        view.add_row(job.command.name, stage, epoch, _clock(elapsed), left)
+        left = "" if mean is None else clock(max(0.0, mean - elapsed))
+        view.add_row(job.command.name, *stage(said(job.command.log)), clock(elapsed), left)
     failed = sum(outcome.code != 0 for outcome in outcomes.values())
     caption = f"{len(outcomes)} of {len(commands)} done, {failed} failed, {waiting} waiting"
     if mean is not None:
-        caption += f"; about {_clock(mean * (waiting + len(running) / 2) / max_parallel)} left"
+        caption += f"; about {clock(mean * (waiting + len(running) / 2) / max_parallel)} left"
     view.caption, view.caption_justify = caption, "left"
     return view
 
 
-def _stage(said: str) -> tuple[str, str]:
+def stage(said: str) -> tuple[str, str]:
     """The stage that a log tells of last, and its epoch."""
     found = _EPOCH.findall(said)
     return (found[-1][0], f"{found[-1][1]}/{found[-1][2]}") if found else ("start", "")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

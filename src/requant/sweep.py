@@ -6,7 +6,7 @@ Processes, since Lightning's DDP and Hydra's multirun do not mix in one: its ran
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,14 @@ from requant.results import final, read_run, table
 from requant.runs import run_folder, state
 
 _RANKS = re.compile(
-    r"(LOCAL_|NODE_|GROUP_|GLOBAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|SLURM_(PROCID|LOCALID|NODEID)|PL_.*"
+    r"(LOCAL_|NODE_|GROUP_|GLOBAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|SLURM_(PROCID|LOCALID|NODEID|NTASKS)|PL_.*"
 )
 _OF_THE_SWEEP = re.compile(r"[+~]{0,2}hydra(/launcher|/sweeper|\.mode|\.launcher|\.sweeper|\.sweep)\b")
 _TAIL = 6  # lines of a failed job's log that are shown
+
+
+Run = Callable[[Sequence[Command]], Sequence[Outcome]]
+"""Runs commands, and tells how each ended, in their order."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,10 @@ def figures(found: Job | Mistake) -> tuple[int, float] | None:
     return row["bytes"], row["top1"]
 
 
-def sweep(found: Sequence[Job | Mistake], hydra: Sequence[str], max_parallel: int | None = None) -> UserError | None:
+def sweep(found: Sequence[Job | Mistake], hydra: Sequence[str], run: Run) -> UserError | None:
     """Start the runs that are not done, and end with one table; returns an error where some failed.
 
-    `hydra` are the overrides of Hydra's own settings, handed on to each run.
+    `hydra` are the overrides of Hydra's own settings, handed on to each run; `run` runs commands.
     """
     names = _names([job.overrides for job in found])
     pairs = list(zip(names, found, strict=True))
@@ -85,8 +89,7 @@ def sweep(found: Sequence[Job | Mistake], hydra: Sequence[str], max_parallel: in
     todo = [(name, job) for name, job in jobs if job.settings.force or state(job.folder) != "done"]
     if len(todo) < len(jobs):
         console.print(f"{len(jobs) - len(todo)} of {len(found)} runs are done already (force=true starts them over).")
-    capacity = _capacity([job for _, job in todo], max_parallel)
-    outcomes = run_all([_command(name, job, hydra) for name, job in todo], *capacity)
+    outcomes = run([_command(name, job, hydra) for name, job in todo])
     _show_results([job for _, job in jobs])
     return _failures([*mistakes, *(outcome for outcome in outcomes if outcome.code != 0)])
 
@@ -101,21 +104,36 @@ def _command(name: str, job: Job, hydra: Sequence[str]) -> Command:
     forwarded = [override for override in hydra if not _OF_THE_SWEEP.match(override)]
     arguments = [sys.executable, sys.argv[0], *job.overrides, *forwarded, "hydra.mode=RUN"]
     environment = {key: value for key, value in os.environ.items() if not _RANKS.fullmatch(key)}
-    return Command(name, arguments, environment, job.folder.with_name(f"{job.folder.name}.log"), job.gpus)
+    return Command(
+        name,
+        arguments,
+        environment,
+        log=job.folder.with_name(f"{job.folder.name}.log"),
+        gpus=job.gpus,
+        nodes=job.settings.trainer.num_nodes,
+        tasks=job.settings.trainer.devices,
+        again=("force=false",),
+        product=job.folder / RESULT,
+    )
 
 
-def _capacity(jobs: Sequence[Job], max_parallel: int | None) -> tuple[int, list[str]]:
+def run_here(commands: Sequence[Command], max_parallel: int | None = None) -> list[Outcome]:
+    """Run commands as processes of this machine: one at a time by default, or as many as there are GPUs for."""
+    return run_all(commands, *_capacity(commands, max_parallel))
+
+
+def _capacity(commands: Sequence[Command], max_parallel: int | None) -> tuple[int, list[str]]:
     """How many jobs at a time, and the GPUs that they share."""
     if max_parallel is not None and max_parallel < 1:
         raise ConfigError(f"hydra.launcher.max_parallel={max_parallel}: must be at least 1, or null")
-    needed = max((job.gpus for job in jobs), default=0)
+    needed = max((command.gpus for command in commands), default=0)
     gpus = _gpus() if needed else []
     if needed > len(gpus):
         raise ConfigError(
             f"trainer.devices={needed}, but there are {len(gpus)} GPUs here: set trainer.devices, or trainer=cpu"
         )
     fitting = len(gpus) // needed if needed else None
-    return min(max_parallel or fitting or 1, fitting or len(jobs) or 1), gpus
+    return min(max_parallel or fitting or 1, fitting or len(commands) or 1), gpus
 
 
 def _gpus() -> list[str]:

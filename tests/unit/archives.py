@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -51,6 +52,19 @@ def saved(path: Path, storage: str = "packed", seed: int = 0) -> tuple[nn.Module
         codebooks,
         save(path, model, codebooks, storage=storage, provenance={"seed": seed, "über": [1.5, None]}),
     )
+
+
+def many_centroids() -> tuple[nn.Module, dict[str, Codebook]]:
+    """What only format 2 holds: 300 centroids, channels of different scale."""
+    chance = np.random.default_rng(0)
+    model = nn.Sequential(nn.Conv2d(16, 24, 3, bias=False), nn.Linear(40, 60))
+    with torch.no_grad():
+        for layer in model:
+            scales = np.exp(chance.normal(size=(len(layer.weight), 1)))
+            values = scales * chance.normal(size=(len(layer.weight), layer.weight[0].numel()))
+            layer.weight.copy_(torch.from_numpy(values.reshape(layer.weight.shape)))
+        model[1].bias.copy_(torch.from_numpy(chance.normal(size=60)))
+    return model, quantize(model, {"0.weight": 12, "1.weight": 300})
 
 
 def saved_2(path: Path, storage: str = "packed", seed: int = 0) -> tuple[nn.Module, dict[str, Codebook], ArchiveReport]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.utils.data import DataLoader
@@ -96,7 +97,7 @@ def _trainer(
             **{"accelerator": "cpu", "devices": 1, **settings},
             max_epochs=recipe.epochs,
             callbacks=[EpochProgress(label), *keep],
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *_cluster()],
             logger=list(loggers) or False,
             enable_checkpointing=folder is not None,
             enable_progress_bar=False,
@@ -106,6 +107,11 @@ def _trainer(
             use_distributed_sampler=False,
             deterministic="warn",
         )
+
+
+def _cluster() -> list[SLURMEnvironment]:
+    """Where Slurm started the processes; jobs go back to the queue by their batch script, not by Lightning."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def _hush() -> None:

@@ -18,7 +18,7 @@ from requant.errors import UserError
 from requant.models import Architecture, build
 from requant.reconstruction import batches_of, reconstruct
 from requant.reconstruction.curvature import fisher
-from requant.reconstruction.graph import Layer, Walk, layers, side_by_side, trace
+from requant.reconstruction.graph import Layer, Walk, batches_that_fit, layers, side_by_side, trace
 from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import divergences
@@ -78,11 +78,37 @@ def test_a_walk_computes_what_the_network_computes(name: str) -> None:
     batches = [images(2, 32), images(3, 32, seed=2)]
     graph = trace(model)
     walks = Walk(model, graph, batches), Walk(model, graph, batches)
-    for node in side_by_side(*walks):
+    for node in side_by_side(*walks, [], batches_that_fit(model, graph, batches[0], 1 << 30)):
         walks[1].compute(node)
     last = list(graph.nodes)[-1]
     for walk in walks:
         assert len(walk.values) == 1  # all else is forgotten
+        for batch, found in zip(batches, walk.values[last], strict=True):
+            assert torch.equal(found, model(batch))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_batches_join_where_there_is_room_for_them(name: str) -> None:
+    model = build(ARCHITECTURES[name]).eval()
+    batches = [images(2, 32, seed=seed) for seed in range(5)]
+    graph = trace(model)
+    whole = Walk(model, graph, batches[:1])
+    most = 0
+    for node in graph.nodes:
+        whole.compute(node)
+        most = max(most, whole.live_bytes())
+        whole.forget(node)
+    room = batches_that_fit(model, graph, batches[0], 4 * most)
+    assert min(room.values()) == 2
+    assert max(room.values()) > 5
+    walks = Walk(model, graph, batches[:2]), Walk(model, graph, batches[:2])
+    held = []
+    for node in side_by_side(*walks, batches[2:], room):
+        walks[1].compute(node)
+        held.append(sum(walk.live_bytes() for walk in walks))
+    assert max(held) <= 4 * most
+    last = list(graph.nodes)[-1]
+    for walk in walks:
         for batch, found in zip(batches, walk.values[last], strict=True):
             assert torch.equal(found, model(batch))
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from requant.auto import Grids, fit_size, grids, in_units, measured, on_grid
+from requant.auto import Grids, grids, in_units, measured, on_grid
 from requant.clustering import cluster
 from requant.codebook import Codebook
 from requant.compression import Compressed, check_placed, compress
@@ -24,6 +24,7 @@ from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import divergences
 from requant.reconstruction.statistics import correction, mean_and_variance
 from requant.retraining.unlabeled import TensorImages
+from requant.targets import fit_drop, fit_size
 
 ARCHITECTURES = {
     "vgg": Architecture("vgg16_cifar", classes=10, image_size=32, width=0.125),
@@ -380,3 +381,32 @@ def test_batches_hold_the_first_images_in_order() -> None:
     assert [len(batch) for batch in found] == [3, 3, 1]
     assert torch.equal(torch.cat(found), stack[:7])
     assert len(torch.cat(batches_of(TensorImages(stack), 99, 4))) == 10
+
+
+def test_the_smallest_network_within_a_drop_is_found() -> None:
+    model = small()
+    with torch.no_grad():
+        model.fc.bias -= model(images(64, seed=3)).mean(0)  # so that classes differ from image to image
+    seen, held_out = [images(8)], [images(120, seed=7), images(80, seed=8)]
+    found = grids(model, seen[0][:1], list(seen[0].split(1)))
+    sizes, drops = [], []
+    for most in (0.03, 0.3):
+        compressed = fit_drop(found, most, held_out, seen)
+        check_placed(compressed.model, compressed.codebooks)
+        changed = [(compressed.model(b).argmax(1) != model(b).argmax(1)).float() for b in held_out]
+        drops.append(float(torch.cat(changed).mean()))
+        sizes.append(sum(book.entropy_bits * book.indices.size for book in compressed.codebooks.values()))
+        assert drops[-1] <= most
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_a_drop_that_cannot_be_had_says_what_to_do() -> None:
+    model = small()
+    found = grids(model, images(1), list(images(4).split(1)))
+    with pytest.raises(UserError, match=r"target\.max_drop needs unlabeled images"):
+        fit_drop(found, 0.1, [])
+    nn.init.zeros_(found.base.fc.weight)
+    found.base.fc.bias.data[:] = torch.arange(10.0) * 1e-4
+    found.base.fc.weight.data[0] = 1e-9
+    compressed = fit_drop(found, 0.1, [images(8)])  # the bias alone decides, and is not on a grid
+    assert compressed.codebooks

@@ -117,7 +117,8 @@ def _correct_bias(
     student.compute(node)
 
 
-def batches_of(images: Any, count: int, size: int) -> list[Tensor]:
-    """The first `count` images in batches of `size`; `images` as `requant.data.unlabeled` gives them."""
-    places = np.arange(min(count, len(images)))
-    return [images.__getitems__(part.tolist()) for part in np.split(places, range(size, len(places), size))]
+def batches_of(images: Any, count: int, size: int, begin: int = 0) -> list[Tensor]:
+    """`count` images, or what there is, in batches of `size`; `images` as `requant.data.unlabeled` gives them."""
+    places = np.arange(begin, max(begin, min(begin + count, len(images))))
+    parts = np.split(places, range(size, len(places), size))
+    return [images.__getitems__(part.tolist()) for part in parts if len(part)]

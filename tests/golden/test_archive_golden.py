@@ -1,7 +1,8 @@
-"""Archives of format 1, written once: every later version must load them to the same values.
+"""Archives of each format, written once: every later version must load them to the same values.
 
-`archive_<storage>_1.h5` were saved from `archives.network()` by `archives.saved`; `archive_1.safetensors` holds the
-tensors. The files are never written again: a new format gets new ones beside them.
+`archive_<storage>_1.h5` were saved from `archives.network()` by `archives.saved`, those of format 2 from
+`archives.many_centroids()`; `archive_<format>.safetensors` hold the tensors. The files are never written again: a new
+format gets new ones beside them.
 """
 
 from pathlib import Path
@@ -31,3 +32,37 @@ def test_archives_of_format_1_load_for_ever(storage: str) -> None:
         "3.weight": 5,
     }
     assert archive.provenance == {"seed": 0, "über": [1.5, None]}
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_archives_of_format_2_load_for_ever(storage: str) -> None:
+    expected = load_file(HERE / "archive_2.safetensors")
+    archive = read(HERE / f"archive_{storage}_2.h5")
+    found = {name: codebook.dense() for name, codebook in archive.codebooks.items()} | archive.dense
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        assert np.array_equal(found[name], values), name
+    assert {name: codebook.k for name, codebook in archive.codebooks.items()} == {"0.weight": 12, "1.weight": 300}
+    assert archive.provenance == {"format": 2}
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_archives_of_every_form_of_codebook_load_for_ever(storage: str) -> None:
+    """Written from `archives.saved_forms`."""
+    expected = load_file(HERE / "archive_forms_2.safetensors")
+    archive = read(HERE / f"archive_forms_{storage}_2.h5")
+    found = {name: codebook.dense() for name, codebook in archive.codebooks.items()} | archive.dense
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        assert np.array_equal(found[name], values), name
+    kinds = {name: type(codebook).__name__ for name, codebook in archive.codebooks.items()}
+    assert kinds == {
+        "channel.weight": "GroupedCodebook",
+        "channel_scale.weight": "GroupedCodebook",
+        "group.weight": "GroupedCodebook",
+        "product.weight": "VectorCodebook",
+        "split.weight": "SplitCodebook",
+        "short.weight": "Codebook",
+        "many.weight": "Codebook",
+    }

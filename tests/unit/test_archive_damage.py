@@ -69,7 +69,7 @@ def test_forged_checksums_give_an_error_or_a_whole_archive(
         body = bytearray(original[512:])
         for _ in range(chance.choice([1, 1, 4])):
             body[chance.randrange(len(body))] = chance.choice([0, 1, 127, 128, 255])
-        (tmp_path / "a.h5").write_bytes(forged(bytes(body)))
+        (tmp_path / "a.h5").write_bytes(forged(bytes(body), original[8]))
         try:
             archive = read(tmp_path / "a.h5")
         except ArchiveError:
@@ -209,11 +209,10 @@ def replace_manifest_2(file: h5py.File, **changes: object) -> None:
 
 @each_storage
 def test_a_header_of_the_other_version_is_refused(storage: str, tmp_path: Path) -> None:
-    for save, version in ((saved, 2), (saved_2, 1)):
-        if save is saved_2 and storage == "gzip":
-            continue
+    for save in (saved, saved_2):
         save(tmp_path / "a.h5", storage)
-        refused(tmp_path / "a.h5", forged((tmp_path / "a.h5").read_bytes()[512:], version), "damaged inside")
+        data = (tmp_path / "a.h5").read_bytes()
+        refused(tmp_path / "a.h5", forged(data[512:], 3 - data[8]), "damaged inside")
 
 
 def replace(name: str, value: object, **settings: object):

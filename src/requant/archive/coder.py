@@ -1,4 +1,4 @@
-"""Indices to and from a range coder's words, following a probability model.
+"""Indices from the words of format 1's range coder, following a probability model.
 
 The coder is constriction's (Bamler, "Understanding Entropy Coding With Asymmetric Numeral Systems", 2022): within a
 tenth of a percent of what the model's probabilities allow.
@@ -16,17 +16,6 @@ from requant.codebook import index_dtype
 CHUNK = 1 << 20  # symbols a call: the coder wants 4 bytes each
 
 Indices = NDArray[np.uint8] | NDArray[np.uint16]
-
-
-def encode(indices: Indices, model: Model, centroids: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """The words for the indices, class by class, each class in row-major order."""
-    encoder = constriction.stream.queue.RangeEncoder()
-    for chosen, probabilities in _classes(model, centroids):
-        symbols = _by_channel(indices, model.axis)[:, chosen].reshape(-1)
-        for start in range(0, symbols.size, CHUNK):
-            encoder.encode(symbols[start : start + CHUNK].astype(np.int32), probabilities)
-    words: NDArray[np.uint32] = encoder.get_compressed()
-    return words
 
 
 def decode(words: NDArray[np.uint32], model: Model, centroids: NDArray[np.float32], shape: tuple[int, ...]) -> Indices:

@@ -1,20 +1,22 @@
-"""Storage `entropy`: indices by a range coder, other tensors by byte shuffle and zstd, in one data set of bytes.
+"""Storage `entropy`: indices in about as few bits as their distribution allows, all in one data set of bytes.
 
 `payload` (uint8) holds, without gaps:
 
 1. the length of the side block in bytes (4, unsigned, little-endian);
-2. the side block, a zstd frame of: for each clustered tensor in the manifest's order the number of its words and the
-   number of its centroid table; for each element type among the other tensors, in the order of their first tensor, the
-   length of its block in bytes (all 4 bytes, unsigned, little-endian); then the clustered tensors' probability models
-   (`probabilities`);
+2. the side block, a zstd frame of: the number of the coder's words; for each clustered tensor in the manifest's order
+   the number of its centroid table; for each element type among the other tensors, in the order of their first tensor,
+   the length of its block in bytes (all 4 bytes, unsigned, little-endian); then the clustered tensors' probability
+   models (`levels`);
 3. the centroid tables that differ, float32 or the 16 bits that the manifest says, in the order in which tensors first
    name them;
-4. for each clustered tensor of more than one centroid, the coder's words (4 bytes, little-endian);
+4. the coder's states and words (`ans`) for the clustered tensors of more than one centroid: of each the levels of the
+   axes that have any, then the indices;
 5. for each element type (as the file holds it), a zstd frame of its tensors' values one after another in the
-   manifest's order: first the lowest byte of each, then the next, and so on.
+   manifest's order: first the lowest byte of each, then the next, and so on. The first bytes of all these frames are
+   carried in the coder's states, as many as those hold; the others follow here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,19 +24,27 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from requant.archive import coder, frames
+from requant.archive import ans, frames, payloads
 from requant.archive.content import Contents
 from requant.archive.datasets import open_dataset
 from requant.archive.fitting import best_model
+from requant.archive.levels import AXES, Levels, Model, axes_of, contexts, from_bytes
 from requant.archive.manifest import Entry, Manifest
-from requant.archive.probabilities import Model, from_bytes
+from requant.archive.payloads import (
+    Reader,
+    Tables,
+    check_values,
+    read_tables,
+    shares,
+    shuffled,
+    tables_bytes,
+    unshuffled,
+)
 from requant.archive.report import TensorBytes
-from requant.codebook import Codebook
+from requant.codebook import Codebook, index_dtype
 from requant.errors import ArchiveError
 
 PAYLOAD = "payload"
-MOST_VALUES = 1 << 28  # that a payload may stand for, beside this many for each of its bytes:
-VALUES_A_BYTE = 1000
 MOST_SIDE = 1 << 28
 
 
@@ -43,196 +53,130 @@ class Side:
     """The side block: what is where in the payload, and the probability models."""
 
     size: int
-    words: list[int]
+    words: int
     tables: list[int]
     blocks: list[int]
     models: list[Model]
 
+    def to_bytes(self) -> bytes:
+        """Before compression."""
+        numbers = [self.words, *self.tables, *self.blocks]
+        return np.array(numbers, "<u4").tobytes() + b"".join(model.to_bytes() for model in self.models)
 
-def write(file: h5py.File, manifest: Manifest, contents: Contents) -> None:
-    """Write the tensors into a new file."""
-    tables, streams, models = _Tables(), list[NDArray[np.uint32]](), list[bytes]()
-    for entry in _clustered(manifest):
+
+def write(file: h5py.File, manifest: Manifest, contents: Contents) -> dict[str, TensorBytes]:
+    """Write the tensors into a new file; returns the bytes by tensor."""
+    entries, groups = payloads.clustered(manifest), payloads.groups(manifest)
+    tables, models, parts = Tables(), list[Model](), list[list[ans.Part]]()
+    for entry in entries:
         codebook = contents[entry.name]
         assert isinstance(codebook, Codebook)
-        model = best_model(codebook)
-        coded = coder.encode(codebook.indices, model, codebook.centroids) if codebook.k > 1 else np.empty(0, np.uint32)
+        model, levels = best_model(codebook)
         tables.add(entry, codebook.centroids)
-        streams.append(coded)
-        models.append(model.to_bytes())
-    blocks = [
-        frames.compress(_shuffled([(e, contents[e.name]) for e in group])) for group in _groups(manifest).values()
-    ]
-    numbers = [*(len(stream) for stream in streams), *tables.numbers, *(len(block) for block in blocks)]
-    side = frames.compress(np.array(numbers, "<u4").tobytes() + b"".join(models))
-    parts = [
-        len(side).to_bytes(4, "little"),
-        side,
-        *(table for _, table in tables.found),
-        *(s.astype("<u4").tobytes() for s in streams),
-        *blocks,
-    ]
-    payload = np.frombuffer(b"".join(parts), np.uint8)
-    file.create_dataset(PAYLOAD, data=payload, track_times=False)
+        models.append(model)
+        parts.append(list(_parts(codebook, model, levels)))
+    blocks = [frames.compress(shuffled([(e, contents[e.name]) for e in group])) for group in groups.values()]
+    dense, room = b"".join(blocks), 2 * _lanes(entries)
+    coded = ans.encode([part for of_tensor in parts for part in of_tensor], dense[:room].ljust(room, b"\0"))
+    side = Side(0, coded.words.size, tables.numbers, list(map(len, blocks)), models)
+    packed = frames.compress(side.to_bytes())
+    stream = ans.states_to_bytes(coded.states) + coded.words.astype("<u2").tobytes()
+    payload = [len(packed).to_bytes(4, "little"), packed, tables.to_bytes(), stream, dense[room:]]
+    file.create_dataset(PAYLOAD, data=np.frombuffer(b"".join(payload), np.uint8), track_times=False)
+    counts = iter(coded.counts)
+    words = [sum(next(counts) for _ in of_tensor) for of_tensor in parts]
+    return _measured(manifest, side, words, len(packed) + len(stream) - min(room, len(dense)))
 
 
-class _Tables:
-    """The centroid tables that differ, and for each tensor the number of its own."""
+def _parts(codebook: Codebook, model: Model, levels: Levels) -> Iterator[ans.Part]:
+    """What is coded of a tensor: its levels, then its indices."""
+    if codebook.k == 1:
+        return
+    for axis in range(AXES):
+        if model.shares[axis].size:
+            yield ans.Part(levels[axis], _first_row, model.level_frequencies(axis))
+    yield ans.Part(codebook.indices.reshape(-1), contexts(levels), model.frequencies(codebook.centroids))
 
-    def __init__(self) -> None:
-        self.found: dict[tuple[str | None, bytes], int] = {}
-        self.numbers: list[int] = []
 
-    def add(self, entry: Entry, centroids: NDArray[np.float32]) -> None:
-        self.numbers.append(self.found.setdefault((entry.stored, entry.to_held(centroids).tobytes()), len(self.found)))
+def _first_row(begin: int, end: int) -> NDArray[np.int64]:
+    return np.zeros(end - begin, np.int64)
 
 
-def read(file: h5py.File, manifest: Manifest) -> dict[str, Codebook | NDArray[Any]]:
-    """The tensors of an open file, by name, in the manifest's order.
+def _lanes(entries: Sequence[Entry]) -> int:
+    return ans.lanes_for(sum(entry.values for entry in entries if entry.centroids != 1))
+
+
+def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDArray[Any]], dict[str, TensorBytes]]:
+    """The tensors of an open file, by name in the manifest's order, and their bytes.
 
     Raises:
         ArchiveError: naming what is not as the manifest says.
 
     """
     payload = open_dataset(file, PAYLOAD, np.dtype(np.uint8))
-    side = _side(payload, manifest)
-    content = _Reader(payload, side.size)
-    clustered = _clustered(manifest)
-    tables = [first.from_held(content.take(first.codebook_bytes)) for first in _tables(clustered, side)]
-    found: dict[str, Codebook | NDArray[Any]] = {}
-    for entry, words, table, model in zip(clustered, side.words, side.tables, side.models, strict=True):
-        coded = content.take(4 * words).view("<u4").astype(np.uint32)
-        centroids = tables[table]
-        if not np.isfinite(centroids).all():
-            raise ArchiveError(f"its centroids of {entry.name} are NaN or infinite")
-        found[entry.name] = Codebook(centroids, _indices(coded, model, centroids, entry))
-    for group, size in zip(_groups(manifest).values(), side.blocks, strict=True):
-        found |= _unshuffled(content.take(size).tobytes(), group)
+    side, entries = _side(payload, manifest), payloads.clustered(manifest)
+    content, room = Reader(payload, side.size), 2 * _lanes(entries)
+    tables = read_tables(content, entries, side.tables)
+    before = content.begin
+    states = ans.states_from(content.take, room // 2)
+    decoder = ans.Decoder(states, content.take(2 * side.words).view("<u2"))
+    stream = content.begin - before
+    found, words = dict[str, Codebook | NDArray[Any]](), []
+    for entry, centroids, model in zip(entries, tables, side.models, strict=True):
+        before = decoder.read
+        found[entry.name] = Codebook(centroids, _indices(decoder, model, centroids, entry))
+        words.append(decoder.read - before)
+    dense = decoder.finish()[: sum(side.blocks)] + content.take(max(0, sum(side.blocks) - room)).tobytes()
     content.finish()
-    return {entry.name: found[entry.name] for entry in manifest.tensors}
+    ends = np.cumsum(side.blocks).tolist()
+    for group, end, size in zip(payloads.groups(manifest).values(), ends, side.blocks, strict=True):
+        found |= unshuffled(dense[end - size : end], group)
+    sizes = _measured(manifest, side, words, side.size - 4 + stream - min(room, sum(side.blocks)))
+    return {entry.name: found[entry.name] for entry in manifest.tensors}, sizes
 
 
-def measure(file: h5py.File, manifest: Manifest) -> dict[str, TensorBytes]:
-    """Bytes by tensor: shared tables and blocks in proportion to the tensors' own sizes; models count as indices."""
-    payload = open_dataset(file, PAYLOAD, np.dtype(np.uint8))
-    side, clustered = _side(payload, manifest), _clustered(manifest)
-    first = {table: position for position, table in reversed(list(enumerate(side.tables)))}
-    found = {}
-    for position, entry in enumerate(clustered):
-        own = entry.codebook_bytes if first[side.tables[position]] == position else 0
-        found[entry.name] = TensorBytes(indices=4 * side.words[position], codebooks=own)
-    shares = _shares(side.size - 4, [len(model.to_bytes()) for model in side.models])
-    for entry, share in zip(clustered, shares, strict=True):
-        size = found[entry.name]
-        found[entry.name] = TensorBytes(size.indices + share, size.codebooks)
-    for group, size_of_block in zip(_groups(manifest).values(), side.blocks, strict=True):
-        for entry, share in zip(group, _shares(size_of_block, [e.dense_bytes for e in group]), strict=True):
+def _indices(
+    decoder: ans.Decoder, model: Model, centroids: NDArray[np.float32], entry: Entry
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    if len(centroids) == 1:
+        return np.zeros(entry.shape, np.uint8)
+    sizes = axes_of(entry.shape)
+    levels = tuple(
+        decoder.decode(size, _first_row, model.level_frequencies(axis)).astype(np.uint8)
+        if model.shares[axis].size
+        else np.zeros(size, np.uint8)
+        for axis, size in enumerate(sizes)
+    )
+    found = decoder.decode(entry.values, contexts(levels), model.frequencies(centroids)).reshape(entry.shape)
+    return found if index_dtype(len(centroids)) == np.uint16 else found.astype(np.uint8)
+
+
+def _measured(manifest: Manifest, side: Side, words: Sequence[int], coded: int) -> dict[str, TensorBytes]:
+    """Bytes by tensor: what coding takes in proportion to the tensors' words, blocks in proportion to their values."""
+    entries, found = payloads.clustered(manifest), dict[str, TensorBytes]()
+    tables = tables_bytes(entries, side.tables)
+    for entry, share, table in zip(entries, shares(coded, words), tables, strict=True):
+        found[entry.name] = TensorBytes(indices=share, codebooks=table)
+    for group, block in zip(payloads.groups(manifest).values(), side.blocks, strict=True):
+        for entry, share in zip(group, shares(block, [e.dense_bytes for e in group]), strict=True):
             found[entry.name] = TensorBytes(dense=share)
     return {entry.name: found[entry.name] for entry in manifest.tensors}
 
 
-def _shares(total: int, sizes: Sequence[int]) -> list[int]:
-    """`total` in whole parts, in proportion to the sizes."""
-    ends = [total * end // max(1, sum(sizes)) for end in np.cumsum(np.array(sizes, object)).tolist()]
-    return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
-
-
-def _clustered(manifest: Manifest) -> list[Entry]:
-    return [entry for entry in manifest.tensors if entry.centroids is not None]
-
-
-def _groups(manifest: Manifest) -> dict[tuple[str, str | None], list[Entry]]:
-    """The tensors that are not clustered, by element type, as they are and in the file."""
-    groups: dict[tuple[str, str | None], list[Entry]] = {}
-    for entry in manifest.tensors:
-        if entry.centroids is None:
-            groups.setdefault((entry.dtype, entry.stored), []).append(entry)
-    return groups
-
-
 def _side(payload: h5py.Dataset, manifest: Manifest) -> Side:
-    content = _Reader(payload, 0)
+    check_values(manifest, payload.size)
+    content = Reader(payload, 0)
     size = int(content.take(4).view("<u4")[0])
     data = frames.decompress(content.take(size).tobytes(), MOST_SIDE, "payload's side block")
-    clustered, groups = _clustered(manifest), _groups(manifest)
-    count = 2 * len(clustered) + len(groups)
+    entries, groups = payloads.clustered(manifest), payloads.groups(manifest)
+    count = 1 + len(entries) + len(groups)
     if len(data) < 4 * count:
         raise ArchiveError("its payload's side block is cut off")
-    numbers = np.frombuffer(data[: 4 * count], "<u4").tolist()
-    words, tables, blocks = (numbers[a:b] for a, b in _bounds(len(clustered), count))
+    words, *numbers = np.frombuffer(data[: 4 * count], "<u4").tolist()
     models, rest = [], data[4 * count :]
-    for entry in clustered:
-        model, rest = from_bytes(rest, entry.shape, entry.centroids or 1)
+    for entry in entries:
+        model, rest = from_bytes(rest, entry.centroids or 1)
         models.append(model)
     if rest:
         raise ArchiveError("its payload's side block is too long")
-    _check_values(manifest, payload.size)
-    return Side(4 + size, words, tables, blocks, models)
-
-
-def _bounds(clustered: int, count: int) -> list[tuple[int, int]]:
-    return [(0, clustered), (clustered, 2 * clustered), (2 * clustered, count)]
-
-
-def _check_values(manifest: Manifest, size: int) -> None:
-    """A few bytes may stand for any number of improbable-to-be-otherwise indices: bound them before taking memory."""
-    values = sum(entry.values for entry in manifest.tensors)
-    if values > MOST_VALUES + VALUES_A_BYTE * size:
-        raise ArchiveError(f"its {size} bytes of payload stand for {values} values, which is above the limit")
-
-
-def _tables(clustered: Iterable[Entry], side: Side) -> list[Entry]:
-    """For each table the first tensor that has it."""
-    firsts: list[Entry] = []
-    for entry, table in zip(clustered, side.tables, strict=True):
-        if table == len(firsts):
-            firsts.append(entry)
-        if table >= len(firsts) or (firsts[table].centroids, firsts[table].stored) != (entry.centroids, entry.stored):
-            raise ArchiveError(f"its payload gives {entry.name} a centroid table that is not its own")
-    return firsts
-
-
-def _indices(
-    words: NDArray[np.uint32], model: Model, centroids: NDArray[np.float32], entry: Entry
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    if len(centroids) == 1:
-        return np.zeros(entry.shape, np.uint8)
-    return coder.decode(words, model, centroids, entry.shape)
-
-
-class _Reader:
-    """Parts of the payload, one after another."""
-
-    def __init__(self, payload: h5py.Dataset, begin: int) -> None:
-        self.payload, self.begin = payload, begin
-
-    def take(self, size: int) -> NDArray[np.uint8]:
-        """The next bytes."""
-        if self.begin + size > self.payload.size:
-            raise ArchiveError(f"its payload of {self.payload.size} bytes ends before what it announces")
-        part = np.empty(size, np.uint8)
-        if size:
-            self.payload.read_direct(part, np.s_[self.begin : self.begin + size])
-        self.begin += size
-        return part
-
-    def finish(self) -> None:
-        """Nothing may be left."""
-        if self.begin != self.payload.size:
-            raise ArchiveError(f"its payload has {self.payload.size - self.begin} bytes too many")
-
-
-def _shuffled(tensors: Sequence[tuple[Entry, Any]]) -> bytes:
-    values = np.concatenate([entry.to_held(array) for entry, array in tensors])
-    return values.reshape(-1, tensors[0][0].held.itemsize).T.tobytes()
-
-
-def _unshuffled(block: bytes, group: Sequence[Entry]) -> dict[str, NDArray[Any]]:
-    first, values = group[0], sum(entry.values for entry in group)
-    size = values * first.held.itemsize
-    data = frames.decompress(block, size, f"block of {first.dtype}")
-    if len(data) != size:
-        raise ArchiveError(f"its block of {first.dtype} holds {len(data)} bytes, not {size}")
-    flat = first.from_held(np.frombuffer(bytearray(data), np.uint8).reshape(first.held.itemsize, values).T.reshape(-1))
-    parts = np.split(flat, np.cumsum([entry.values for entry in group])[:-1])
-    return {entry.name: part.reshape(entry.shape) for entry, part in zip(group, parts, strict=True)}
+    return Side(4 + size, words, numbers[: len(entries)], numbers[len(entries) :], models)

@@ -1,85 +1,88 @@
 """Which probability model codes a tensor's indices in the fewest bytes, its own bytes included."""
 
 import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from requant.archive.levels import AXES, MOST_LEVELS, MOST_WEIGHTS, Levels, Model, axes_of, statistic
 from requant.archive.probabilities import (
     SMOOTH,
     TABLE,
     UNIFORM,
     Floats,
-    Model,
     cell_widths,
     quantized_shares,
     smooth_terms,
-    tilt_terms,
 )
 from requant.codebook import CHUNK, Codebook
 
-CLASSES = (2, 4, 8, 16)
-MOST_COUNTS = 1 << 25  # counts by channel beyond which channels are not told apart
-ROUNDS = 3
-STEPS = 10
+CANDIDATES = np.arange(MOST_LEVELS) - MOST_LEVELS // 2  # levels, before the lowest that is used becomes 0
+SPACINGS = (5.0, 15.0)  # how far apart levels may be, in standard errors of a channel's own tilt
+LOWEST = AXES * int(CANDIDATES[0])  # sum of levels
+ROUNDS = 4
+STEPS = 12
+DAMPING = 1e-3
+NO_LEVELS = np.empty(0, np.uint8)
 
 
-def best_model(codebook: Codebook) -> Model:
-    """The cheapest of uniform, smooth and table bases, the best of them also for classes of channels of either axis."""
-    shape, counts_K = codebook.shape or (1,), codebook.counts
-    plain = [_base(kind, shape[0], codebook.centroids, counts_K) for kind in (UNIFORM, SMOOTH, TABLE)]
-    best = min((_bytes(model, codebook.centroids, counts_K[None]), i) for i, model in enumerate(plain))
-    cost, model = best[0], plain[best[1]]
-    for axis in range(min(2, len(shape))):
-        if shape[axis] < 2 or codebook.k == 1 or shape[axis] * codebook.k > MOST_COUNTS:
-            continue
-        counts_CK = counts_by_channel(codebook, axis)
-        for number in (n for n in CLASSES if n <= shape[axis]):
-            found = _classed(plain[best[1]], codebook.centroids, counts_CK, axis, number)
-            found_cost = _bytes(found, codebook.centroids, counts_CK)
-            if found_cost < cost:
-                cost, model = found_cost, found
-    return model
+def best_model(codebook: Codebook) -> tuple[Model, Levels]:
+    """The cheapest of uniform, smooth and table bases, with levels on those axes where they pay."""
+    counts_K, centroids = codebook.counts, codebook.centroids
+    plain = [_base(kind, centroids, counts_K) for kind in (UNIFORM, SMOOTH, TABLE)]
+    bits, best = min((_bits(model, centroids, counts_K), number) for number, model in enumerate(plain))
+    sizes = axes_of(codebook.shape)
+    without: Levels = tuple(np.zeros(size, np.uint8) for size in sizes)
+    fits = list(_fits(codebook, plain[best])) if 1 < codebook.k <= MOST_WEIGHTS // (AXES * MOST_LEVELS) else []
+    tried = [(*fit.levels_on(axes), fit) for fit in fits for axes in _subsets(sizes)]
+    if not tried:
+        return plain[best], without
+    _, chosen, fit = min(tried, key=lambda found: found[0])
+    found_bits, model, levels = fit.finished(chosen)
+    return (model, levels) if found_bits < bits else (plain[best], without)
 
 
-def counts_by_channel(codebook: Codebook, axis: int) -> NDArray[np.int64]:
-    """(channels, k) how often each index occurs in each channel of an axis."""
-    shape, k = codebook.shape, codebook.k
-    inner = int(np.prod(shape[axis + 1 :], dtype=np.int64))
-    flat = codebook.indices.reshape(-1)
-    counts = np.zeros(shape[axis] * k, np.int64)
-    chunk = max(CHUNK, counts.size)
-    for start in range(0, flat.size, chunk):
-        part = flat[start : start + chunk]
-        channel = np.arange(start, start + part.size) // inner % shape[axis]
-        counts += np.bincount(channel * k + part, minlength=counts.size)
-    return counts.reshape(shape[axis], k)
+def _fits(codebook: Codebook, base: Model) -> Iterator["_Fit"]:
+    """How levels may be spaced; none where all values have the same statistic."""
+    counts_K, sizes = codebook.counts, axes_of(codebook.shape)
+    u_K = statistic(codebook.centroids)
+    share_K = counts_K / max(1, counts_K.sum())
+    u_K = u_K - share_K @ u_K
+    variance = float(share_K @ u_K**2)
+    if variance <= 0:
+        return
+    sums = _sums(codebook, u_K)
+    values = float(np.median([codebook.indices.size // size for size in sizes if size > 1] or [1]))
+    for errors in SPACINGS:
+        spacing = errors * float(np.sqrt(2 * np.log(2) / (values * variance)))
+        yield _Fit(
+            base, codebook.centroids, counts_K, u_K, spacing, sums, _log_z(base, codebook.centroids, u_K * spacing)
+        )
 
 
-def _base(kind: int, channels: int, centroids: NDArray[np.float32], counts_K: NDArray[np.int64]) -> Model:
-    terms, table = np.empty(0, np.float32), np.empty(0, np.uint8)
+def _subsets(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """The axes that may have levels: each alone, and together."""
+    axes = [axis for axis in range(AXES) if sizes[axis] > 1]
+    for number in range(1, len(axes) + 1):
+        yield from combinations(axes, number)
+
+
+def _base(kind: int, centroids: NDArray[np.float32], counts_K: NDArray) -> Model:
+    terms, table = np.empty(0, np.float16), np.empty(0, np.uint8)
     if kind == SMOOTH:
-        terms = _fitted(smooth_terms(centroids), np.log2(cell_widths(centroids)), counts_K[None])[0]
+        terms = _fitted(smooth_terms(centroids), np.log2(cell_widths(centroids))[None], counts_K, np.ones(1))
     if kind == TABLE:
         table = quantized_shares(counts_K)
-    return Model(kind, 0, np.zeros(channels, np.uint8), np.zeros((1, 2), np.float32), terms, table)
+    return Model(kind, terms, table)
 
 
-def _classed(
-    base: Model, centroids: NDArray[np.float32], counts_CK: NDArray[np.int64], axis: int, number: int
-) -> Model:
-    """Channels in classes: first by their scale, then each where it costs least, with tilts fitted in turn."""
-    terms = tilt_terms(centroids)
-    offset = _log2(base.weights(centroids))[0]
-    scale = counts_CK @ terms[0] / np.maximum(counts_CK.sum(1), 1)
-    classes = np.empty(len(scale), np.uint8)
-    classes[np.argsort(scale, kind="stable")] = np.arange(len(scale)) * number // len(scale)
-    for round_ in range(ROUNDS):
-        sums = np.stack([counts_CK[classes == c].sum(0) for c in range(number)])
-        model = Model(base.base, axis, classes, _fitted(terms, offset, sums), base.terms, base.table)
-        if round_ < ROUNDS - 1:
-            classes = np.argmin(counts_CK @ -_log2(model.weights(centroids)).T, axis=1).astype(np.uint8)
-    return model
+def _bits(model: Model, centroids: NDArray[np.float32], counts_K: NDArray[np.int64]) -> float:
+    """What the indices take by a model without levels, and the model beside them."""
+    octaves = _log2(model.base_weights(centroids))
+    return float((counts_K * -octaves).sum()) + 8 * len(zlib.compress(model.to_bytes()))
 
 
 def _log2(weights: Floats) -> Floats:
@@ -89,40 +92,172 @@ def _log2(weights: Floats) -> Floats:
     return found
 
 
-def _fitted(terms: list[Floats], offset: Floats, counts_CK: NDArray[np.int64]) -> NDArray[np.float32]:
-    """For each row the factors for which exp2(offset + factors . terms), normalised, fits its counts best.
+@dataclass(frozen=True)
+class _Fit:
+    """What fitting levels to a tensor needs to know of it.
 
-    Maximum likelihood by Levenberg and Marquardt's method, all rows at once. Returns (C, terms).
+    With u the statistic of an index and p the base, a value at level L has the probability p exp(L d u) / Z(L): its
+    cost is linear in u, so that sums of u along each axis are all that counts.
+
+    Attributes:
+        base: the model without levels.
+        centroids: (k,).
+        counts: (k,) of the indices.
+        u: (k,) the statistic, its mean by the base taken off.
+        spacing: d, of one level, in nats.
+        sums: for each axis the sum of u at each place along it.
+        z: the natural logarithm of Z for each sum of levels from `LOWEST` on.
+
+    """
+
+    base: Model
+    centroids: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    u: Floats
+    spacing: float
+    sums: tuple[Floats, ...]
+    z: Floats
+
+    def levels_on(self, axes: tuple[int, ...]) -> tuple[float, dict[int, NDArray[np.int64]]]:
+        """Levels on these axes, each where it costs least with the others as they are, and about their bits."""
+        levels = {axis: np.zeros(self.sums[axis].size, np.int64) for axis in axes}
+        prices = {axis: 1 + 0.7 * np.abs(CANDIDATES) for axis in axes}  # bits of each level
+        n = int(self.counts.sum())
+        for _ in range(ROUNDS):
+            for axis in axes:
+                lowest, weights = _distribution([levels[other] for other in axes if other != axis])
+                first = CANDIDATES[0] + lowest - LOWEST
+                z = np.convolve(self.z[first : first + MOST_LEVELS + weights.size - 1], weights[::-1], "valid")
+                values = n / self.sums[axis].size
+                nats = values * z - self.spacing * np.outer(self.sums[axis], CANDIDATES)
+                levels[axis] = CANDIDATES[(nats / np.log(2) + prices[axis]).argmin(1)]
+                used = np.bincount(levels[axis] - CANDIDATES[0], minlength=MOST_LEVELS) + 0.1
+                prices[axis] = -np.log2(used / used.sum())
+        lowest, weights = _distribution(list(levels.values()))
+        total = n * float(weights @ self.z[lowest - LOWEST :][: weights.size]) - self._tilted(levels)
+        stored = sum(_entropy(np.bincount(found - found.min())) for found in levels.values())
+        return total / np.log(2) + stored, levels
+
+    def _tilted(self, levels: dict[int, NDArray[np.int64]]) -> float:
+        """What levels save before normalisation, in nats."""
+        return self.spacing * sum(float(self.sums[axis] @ found) for axis, found in levels.items())
+
+    def finished(self, levels: dict[int, NDArray[np.int64]]) -> tuple[float, Model, Levels]:
+        """Bits of everything, the model, and the levels as they are stored."""
+        lowest_sum, share_L = _distribution(list(levels.values()))
+        sums_L = np.arange(lowest_sum, lowest_sum + share_L.size)
+        base = self._refitted(sums_L, share_L)
+        octaves_K = _log2(base.base_weights(self.centroids))
+        z_L = np.log2(np.exp2(octaves_K + np.outer(sums_L, self.u) * self.spacing / np.log(2)).sum(1))
+        bits = (
+            self.counts.sum() * float(share_L @ z_L) - float(self.counts @ octaves_K) - self._tilted(levels) / np.log(2)
+        )
+        stored = {axis: (found - found.min()).astype(np.uint8) for axis, found in levels.items()}
+        used = {axis: np.bincount(found) for axis, found in stored.items()}
+        model = replace(
+            base,
+            middle=-sum(int(found.min()) for found in levels.values()),
+            step=float(np.float32(self.spacing / np.log(2))),
+            shares=tuple(quantized_shares(used[axis]) if axis in used else NO_LEVELS for axis in range(AXES)),
+        )
+        bits += sum(map(_entropy, used.values())) + 8 * len(zlib.compress(model.to_bytes()))
+        every = tuple(stored.get(axis, np.zeros(self.sums[axis].size, np.uint8)) for axis in range(AXES))
+        return bits, model, every
+
+    def _refitted(self, sums_L: NDArray[np.int64], share_L: Floats) -> Model:
+        """The base whose tilted copies, each on its share of the values, together fit the counts best."""
+        tilts_LK = np.outer(sums_L, self.u) * self.spacing / np.log(2)
+        if self.base.base == SMOOTH:
+            offset_LK = tilts_LK + np.log2(cell_widths(self.centroids))
+            return replace(
+                self.base, terms=_fitted(smooth_terms(self.centroids), offset_LK, self.counts, share_L, self.base.terms)
+            )
+        if self.base.base == TABLE:
+            base, share_K = self.base, self.counts / self.counts.sum()
+            target = share_K.copy()
+            for _ in range(ROUNDS):
+                found_K = share_L @ _softmax(tilts_LK + _log2(base.base_weights(self.centroids)))
+                target *= np.divide(share_K, found_K, out=np.zeros_like(found_K), where=found_K > 0)
+                base = replace(base, table=quantized_shares(target))
+            return base
+        return self.base
+
+
+def _log_z(base: Model, centroids: NDArray[np.float32], tilt_K: Floats) -> Floats:
+    """The natural logarithm of each sum of levels' Z, from `LOWEST` on."""
+    p_K = np.exp2(_log2(base.base_weights(centroids)))
+    exponents = np.outer(np.arange(LOWEST, -LOWEST + 1), tilt_K)
+    greatest = exponents.max(1, keepdims=True)
+    found: Floats = np.log(np.exp(exponents - greatest) @ p_K) + greatest[:, 0]
+    return found
+
+
+def _distribution(levels: Sequence[NDArray[np.int64]]) -> tuple[int, Floats]:
+    """The lowest sum of levels, and the share of the values that have it, the next, and so on."""
+    lowest, weights = 0, np.ones(1)
+    for found in levels:
+        lowest += int(found.min())
+        weights = np.convolve(weights, np.bincount(found - found.min()) / found.size)
+    return lowest, weights
+
+
+def _entropy(counts: NDArray[np.int64]) -> float:
+    """Bits of all that is counted."""
+    used = counts[counts > 0]
+    return float(-(used * np.log2(used / used.sum())).sum())
+
+
+def _sums(codebook: Codebook, u_K: Floats) -> tuple[Floats, ...]:
+    """The sums of u along each axis."""
+    outputs, inputs, places = axes_of(codebook.shape)
+    indices, u = codebook.indices.reshape(outputs, inputs * places), u_K.astype(np.float32)
+    rows, columns = np.empty(outputs), np.zeros(inputs * places)
+    chunk = max(1, CHUNK // max(1, inputs * places))
+    for start in range(0, outputs, chunk):
+        part = u.take(indices[start : start + chunk])
+        rows[start : start + chunk] = part.sum(1, dtype=np.float64)
+        columns += part.sum(0, dtype=np.float64)
+    inner = columns.reshape(inputs, places)
+    return rows, inner.sum(1), inner.sum(0)
+
+
+def _fitted(
+    terms: list[Floats], offset_LK: Floats, counts_K: NDArray, share_L: Floats, start: NDArray | None = None
+) -> NDArray[np.float16]:
+    """The factors for which exp2(offset + factors . terms), normalised for each L, fits the counts best.
+
+    The factors are the same for all L, so that how the counts fall on L does not matter but for how many fall there.
+    Maximum likelihood by Levenberg and Marquardt's method.
     """
     x = np.stack(terms, axis=1)
-    target = counts_CK / np.maximum(counts_CK.sum(1, keepdims=True), 1)
-    factors, damping = np.zeros((len(target), x.shape[1])), np.full(len(target), 1e-3)
-    p, loss = _likelihood(target, offset, x, factors)
+    target = counts_K / max(counts_K.sum(), 1)
+    factors, damping = np.zeros(x.shape[1]) if start is None else start.astype(np.float64), DAMPING
+    p_LK, loss = _likelihood(target, offset_LK, x, factors, share_L)
     for _ in range(STEPS):
-        mean = p @ x
-        hessian = np.einsum("ck,ki,kj->cij", p, x, x) - mean[:, :, None] * mean[:, None, :]
-        diagonal = np.einsum("cii->ci", hessian)
-        diagonal += damping[:, None] * (diagonal + 1e-6)
-        steps = np.linalg.solve(hessian, ((target - p) @ x)[:, :, None])[:, :, 0] / np.log(2)
-        tried = np.clip(factors + steps, -500, 500)
-        p_tried, loss_tried = _likelihood(target, offset, x, tried)
-        better = loss_tried < loss
-        factors[better], p[better], loss[better] = tried[better], p_tried[better], loss_tried[better]
-        damping = np.where(better, damping / 5, damping * 10)
-    return factors.astype(np.float32)
+        mean_L = p_LK @ x
+        hessian = x.T @ ((share_L @ p_LK)[:, None] * x) - mean_L.T @ (share_L[:, None] * mean_L)
+        hessian[np.diag_indices_from(hessian)] += damping * (np.diag(hessian) + 1e-6)
+        slope = (target - share_L @ p_LK) @ x
+        tried = np.clip(factors + np.linalg.solve(hessian, slope) / np.log(2), -500, 500)
+        p_tried, loss_tried = _likelihood(target, offset_LK, x, tried, share_L)
+        if loss_tried < loss:
+            factors, p_LK, loss, damping = tried, p_tried, loss_tried, damping / 5
+        else:
+            damping *= 10
+    return factors.astype(np.float16)
 
 
-def _likelihood(target: Floats, offset: Floats, x: Floats, factors: Floats) -> tuple[Floats, Floats]:
-    """(C, k) probabilities and (C,) cross-entropies, in nats."""
-    logits = np.log(2) * (offset + factors @ x.T)
-    logits -= logits.max(1, keepdims=True)
-    p = np.exp(logits)
-    total = p.sum(1, keepdims=True)
-    return p / total, -((logits - np.log(total)) * target).sum(1)
+def _likelihood(target: Floats, offset_LK: Floats, x: Floats, factors: Floats, share_L: Floats) -> tuple[Floats, float]:
+    """(L, k) probabilities, and the cross-entropy in octaves, less what does not depend on the factors."""
+    common = x @ factors
+    octaves = offset_LK + common
+    greatest = octaves.max(1)
+    weights = np.exp2(octaves - greatest[:, None])
+    total = weights.sum(1)
+    return weights / total[:, None], float(share_L @ (np.log2(total) + greatest) - target @ common)
 
 
-def _bytes(model: Model, centroids: NDArray[np.float32], counts_CK: NDArray[np.int64]) -> float:
-    """What the indices take by this model, and the model beside them; one row of counts stands for all channels."""
-    octaves = _log2(model.weights(centroids))
-    rows = octaves[model.classes] if len(counts_CK) > 1 else octaves
-    return float((counts_CK * -rows).sum()) / 8 + len(zlib.compress(model.to_bytes()))
+def _softmax(octaves_LK: Floats) -> Floats:
+    weights = np.exp2(octaves_LK - octaves_LK.max(1, keepdims=True))
+    found: Floats = weights / weights.sum(1, keepdims=True)
+    return found

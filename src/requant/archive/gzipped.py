@@ -29,18 +29,19 @@ CHUNK_BYTES = 1 << 20
 CENTROIDS = "centroids"
 
 
-def write(file: h5py.File, manifest: Manifest, contents: Contents) -> None:
-    """Write the tensors into a new file."""
+def write(file: h5py.File, manifest: Manifest, contents: Contents) -> dict[str, TensorBytes]:
+    """Write the tensors into a new file; returns the bytes by tensor."""
     codebooks = [tensor for tensor in contents.values() if isinstance(tensor, Codebook)]
     centroids = np.concatenate([np.empty(0, "<f4"), *(codebook.centroids for codebook in codebooks)])
     file.create_dataset(CENTROIDS, data=centroids.astype("<f4"), track_times=False)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for entry in manifest.tensors:
             _write_tensor(file, entry, contents[entry.name], pool)
+    return _measured(file, manifest)
 
 
-def read(file: h5py.File, manifest: Manifest) -> dict[str, Codebook | NDArray[Any]]:
-    """The tensors of an open file, by name, in the manifest's order.
+def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDArray[Any]], dict[str, TensorBytes]]:
+    """The tensors of an open file, by name in the manifest's order, and their bytes.
 
     Raises:
         ArchiveError: naming what is not as the manifest says.
@@ -52,10 +53,11 @@ def read(file: h5py.File, manifest: Manifest) -> dict[str, Codebook | NDArray[An
     counts = [entry.centroids or 0 for entry in manifest.tensors]
     centroids = open_dataset(file, CENTROIDS, DTYPES["float32"], (sum(counts),))[()]
     books = np.split(centroids, np.cumsum(counts))[:-1]
-    return {entry.name: _read_tensor(file, entry, book) for entry, book in zip(manifest.tensors, books, strict=True)}
+    found = {entry.name: _read_tensor(file, entry, book) for entry, book in zip(manifest.tensors, books, strict=True)}
+    return found, _measured(file, manifest)
 
 
-def measure(file: h5py.File, manifest: Manifest) -> dict[str, TensorBytes]:
+def _measured(file: h5py.File, manifest: Manifest) -> dict[str, TensorBytes]:
     """Bytes by tensor; a clustered tensor's compressed values count as its indices."""
     return {entry.name: _measure_tensor(file[_path(entry)].id.get_storage_size(), entry) for entry in manifest.tensors}
 

@@ -18,7 +18,7 @@ from requant.archive.datasets import open_dataset
 from requant.archive.forms import check_forms, merged, raised
 from requant.archive.manifest import MANIFEST, Entry, Manifest, decode
 from requant.archive.report import summarize
-from requant.archive.storages import BY_NAME
+from requant.archive.storages import BY_NAME, reading
 from requant.codebook_forms import AnyCodebook
 from requant.errors import ArchiveError, UserError
 from requant.finite import count_not_finite
@@ -64,8 +64,7 @@ def read(path: str | Path) -> Archive:
 
 def _read_content(content: h5py.File, path: Path, version: int, size: int) -> Archive:
     manifest = _manifest(content, version)
-    backend = BY_NAME[manifest.storage]
-    stored = backend.read(content, manifest)
+    stored, sizes = reading(manifest.storage, version).read(content, manifest)
     dense = {e.name: _declared(e, stored[e.name]) for e in manifest.tensors if e.centroids is None}
     tensors = raised(manifest, {**stored, **dense})
     return Archive(
@@ -74,7 +73,7 @@ def _read_content(content: h5py.File, path: Path, version: int, size: int) -> Ar
         manifest.provenance,
         {name: tensor for name, tensor in tensors.items() if not isinstance(tensor, np.ndarray)},
         {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)},
-        summarize(path, size, merged(manifest, backend.measure(content, manifest))),
+        summarize(path, size, merged(manifest, sizes)),
     )
 
 

@@ -24,36 +24,39 @@ from requant.errors import ArchiveError
 PAYLOAD = "payload"
 
 
-def write(file: h5py.File, manifest: Manifest, contents: Contents) -> None:
-    """Write the tensors into a new file."""
-    total = sum(size.total for size in measure(file, manifest).values())
+def write(file: h5py.File, manifest: Manifest, contents: Contents) -> dict[str, TensorBytes]:
+    """Write the tensors into a new file; returns the bytes by tensor."""
+    sizes = _measured(manifest)
+    total = sum(size.total for size in sizes.values())
     payload = file.create_dataset(PAYLOAD, (total,), np.uint8, track_times=False)
     begin = 0
     for piece in chain.from_iterable(_pieces(contents[entry.name], entry) for entry in _ordered(manifest)):
         if piece.size:
             payload[begin : begin + piece.size] = piece
         begin += piece.size
+    return sizes
 
 
-def read(file: h5py.File, manifest: Manifest) -> dict[str, Codebook | NDArray[Any]]:
-    """The tensors of an open file, by name, in the manifest's order.
+def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDArray[Any]], dict[str, TensorBytes]]:
+    """The tensors of an open file, by name in the manifest's order, and their bytes.
 
     Raises:
         ArchiveError: naming what is not as the manifest says.
 
     """
     payload = open_dataset(file, PAYLOAD, np.dtype(np.uint8))
-    total = sum(size.total for size in measure(file, manifest).values())
+    sizes = _measured(manifest)
+    total = sum(size.total for size in sizes.values())
     if payload.size != total:
         raise ArchiveError(f"its payload has {payload.size} bytes where the manifest makes it {total}")
     found, begin = {}, 0
     for entry in _ordered(manifest):
         found[entry.name] = _read_entry(payload, begin, entry)
         begin += entry.codebook_bytes + entry.index_bytes + entry.dense_bytes
-    return {entry.name: found[entry.name] for entry in manifest.tensors}
+    return {entry.name: found[entry.name] for entry in manifest.tensors}, sizes
 
 
-def measure(_file: h5py.File, manifest: Manifest) -> dict[str, TensorBytes]:
+def _measured(manifest: Manifest) -> dict[str, TensorBytes]:
     """Bytes by tensor."""
     return {e.name: TensorBytes(e.index_bytes, e.codebook_bytes, e.dense_bytes) for e in manifest.tensors}
 

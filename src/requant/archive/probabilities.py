@@ -53,7 +53,7 @@ class Model:
         if self.base == SMOOTH:
             found = found * cell_widths(centroids)
         if self.base == TABLE:
-            found = found * _shares(self.table)
+            found = found * shares(self.table)
         return found
 
     def to_bytes(self) -> bytes:
@@ -111,7 +111,8 @@ def quantized_shares(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
     return np.where(counts > 0, np.clip(steps, 1, 255), 0).astype(np.uint8)
 
 
-def _shares(table: NDArray[np.uint8]) -> Floats:
+def shares(table: NDArray[np.uint8]) -> Floats:
+    """What a table stands for, the greatest 1."""
     return np.where(table > 0, exp2((table.astype(np.float64) - 255) / STEPS), 0.0)
 
 
@@ -146,15 +147,15 @@ def tilt_terms(centroids: NDArray[np.float32]) -> list[Floats]:
 
 
 def _smooth(terms: NDArray[np.float32], centroids: NDArray[np.float32]) -> Floats:
-    return _combined(terms.astype(np.float64), smooth_terms(centroids))
+    return combined(terms.astype(np.float64), smooth_terms(centroids))
 
 
 def _tilted(tilts: NDArray[np.float32], centroids: NDArray[np.float32]) -> Floats:
     terms = tilt_terms(centroids)
-    return np.stack([_combined(tilt.astype(np.float64), terms) for tilt in tilts])
+    return np.stack([combined(tilt.astype(np.float64), terms) for tilt in tilts])
 
 
-def _combined(factors: Floats, terms: list[Floats]) -> Floats:
+def combined(factors: Floats, terms: list[Floats]) -> Floats:
     """A weighted sum, added one by one: a matrix product's order of additions depends on the machine."""
     total = np.zeros_like(terms[0])
     for factor, term in zip(factors, terms, strict=True):

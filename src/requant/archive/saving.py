@@ -16,7 +16,7 @@ from requant.archive.forms import Form, lowered, merged
 from requant.archive.halves import exact_half
 from requant.archive.manifest import DTYPES, MANIFEST, Entry, Manifest, encode
 from requant.archive.report import ArchiveReport, TensorBytes, summarize
-from requant.archive.storages import BY_NAME, STORAGES
+from requant.archive.storages import BY_NAME, FIRST_VERSION, STORAGES
 from requant.codebook import Codebook
 from requant.codebook_forms import AnyCodebook
 from requant.errors import ArchiveError
@@ -65,7 +65,7 @@ def save(
         raise ArchiveError(f"there is no storage {storage!r}{did_you_mean(storage, STORAGES)}")
     contents, forms = _lowered(_contents(model, codebooks))
     entries = tuple(_entry(name, x, storage != "gzip", forms.get(name)) for name, x in contents.items())
-    version = max((entry.version for entry in entries), default=1)
+    version = max([FIRST_VERSION[storage], *(entry.version for entry in entries)])
     manifest = Manifest(storage, _plain(architecture), _plain(provenance), entries, version)
     image, tensors = _image(manifest, contents)
     _write(Path(path), image)
@@ -84,8 +84,7 @@ def _image(manifest: Manifest, contents: Contents) -> tuple[memoryview, dict[str
     backend, buffer = BY_NAME[manifest.storage], io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=envelope.SIZE, libver=LIBVER) as file:
         file.create_dataset(MANIFEST, data=np.frombuffer(encode(manifest), np.uint8), track_times=False)
-        backend.write(file, manifest, contents)
-        tensors = merged(manifest, backend.measure(file, manifest))
+        tensors = merged(manifest, backend.write(file, manifest, contents))
     image = buffer.getbuffer()
     image[: envelope.SIZE] = envelope.seal(image[envelope.SIZE :], manifest.version)
     return image, tensors

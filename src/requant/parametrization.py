@@ -1,29 +1,37 @@
-"""A layer that stays on its codebook while its centroids, and which of them each value takes, are trained.
+"""A layer that stays on its codebook while its centroids are trained.
 
 Deep compression trains centroids by the sum of their members' gradients (Han, Mao and Dally, "Deep Compression", 2016,
-section 3); the mean is offered beside it, as with the sum a cluster's size sets its step. Assignments are trained
-through a latent value beside each of the tensor's, which takes its nearest centroid and gets its gradient straight
-through (Bengio, Leonard and Courville, "Estimating or Propagating Gradients Through Stochastic Neurons", 2013).
+section 3); the mean is offered beside it, as with the sum a cluster's size sets its step.
 """
 
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from requant.codebook import Codebook
+from requant.codebook_forms import (
+    AnyCodebook,
+    GroupedCodebook,
+    SplitCodebook,
+    Unsplit,
+    VectorCodebook,
+    table_of,
+    with_table,
+)
 from requant.errors import UserError
 
 Reduction = Literal["mean", "sum"]
 
 
 class Centroids(nn.Module):
-    """A parametrization (`torch.nn.utils.parametrize`): from k centroids to the tensor of a codebook.
+    """A parametrization (`torch.nn.utils.parametrize`): from centroids to the tensor of a codebook.
 
-    What is trained is the parametrization's original, (k,); the indices are a buffer and stay. The gradient of a
-    centroid is the mean or the sum over its members, 0 for a centroid that has none.
+    What is trained is the parametrization's original, of the table's shape: (k,), (G, k) of groups, (k, d) of vectors.
+    The indices are a buffer and stay, and so do the factors of groups that have them. The gradient of a centroid is the
+    mean or the sum over its members, 0 for a centroid that has none.
 
     Args:
         codebook: whose indices are kept.
@@ -31,167 +39,101 @@ class Centroids(nn.Module):
 
     """
 
-    indices: Tensor
+    places: Tensor
     divisors: Tensor
+    factors: Tensor | None
 
-    def __init__(self, codebook: Codebook, reduction: Reduction) -> None:
+    def __init__(self, codebook: Unsplit, reduction: Reduction) -> None:
         super().__init__()
-        self.start = torch.from_numpy(codebook.centroids.copy())
-        self.register_buffer("indices", torch.from_numpy(codebook.indices.astype(np.int32)))
-        divisors = np.maximum(codebook.counts, 1) if reduction == "mean" else np.ones(codebook.k)
+        self.codebook = codebook
+        places, table = _places(codebook), table_of(codebook)
+        self.register_buffer("places", torch.from_numpy(places.astype(np.int32)))
+        counts = np.bincount(places.reshape(-1), minlength=table.size)
+        divisors = np.maximum(counts, 1) if reduction == "mean" else np.ones(table.size)
         self.register_buffer("divisors", torch.from_numpy(divisors.astype(np.float64)))
+        self.register_buffer("factors", _factors(codebook))
 
-    def forward(self, centroids_k: Tensor) -> Tensor:
+    def forward(self, table: Tensor) -> Tensor:
         """The dense tensor."""
-        dense: Tensor = _Gather.apply(centroids_k, self.indices, self.divisors)
-        return dense
+        dense: Tensor = Gather.apply(table, self.places, self.divisors)
+        return dense if self.factors is None else dense * self.factors
 
     def right_inverse(self, dense: Tensor) -> Tensor:
         """The centroids that training begins with: the codebook's, whatever the tensor was."""
-        return self.start.to(dense, copy=True)
+        return torch.from_numpy(table_of(self.codebook)).to(dense, copy=True)
 
-    def trained(self, centroids_k: Tensor) -> tuple[Tensor, Tensor]:
-        """The centroids (k,), in any order, and the indices into them."""
-        return centroids_k, self.indices
-
-
-class Nearest(nn.Module):
-    """A parametrization: from k centroids and a latent tensor to each latent's nearest centroid.
-
-    Both are trained, (k,) and the tensor's shape: a centroid's gradient is the mean over the members that it has in
-    this step, 0 without any; a latent's is its value's, straight through. With `together` one factor (1,) is trained in
-    the centroids' place, which scales them all (a grid stays a grid); its gradient is the true one.
-
-    Args:
-        codebook: what the tensor is on.
-        original: the tensor before clustering, of its shape, or None: latents begin at its values, moved into the cells
-            of their centroids, or else at the centroids.
-        together: keep the centroids' proportions.
-
-    """
-
-    grid: Tensor
-
-    def __init__(self, codebook: Codebook, original: Tensor | None = None, together: bool = False) -> None:
-        super().__init__()
-        self.together = together
-        centroids_k = torch.from_numpy(codebook.centroids.copy())
-        self.register_buffer("grid", centroids_k)
-        self.start = _within_cells(original, centroids_k, torch.from_numpy(codebook.indices.astype(np.int32)))
-
-    def forward(self, centroids_k: Tensor, latents: Tensor) -> Tensor:
-        """The dense tensor; `centroids_k` is the factor (1,) with `together`."""
-        sorted_k = self._sorted(centroids_k)
-        indices = nearest(latents.detach(), sorted_k.detach())
-        counts = torch.bincount(indices.flatten(), minlength=len(sorted_k)).clamp(min=1)
-        divisors = torch.ones_like(counts) if self.together else counts
-        dense: Tensor = _Gather.apply(sorted_k, indices, divisors)
-        return dense + (latents - latents.detach())  # adds nothing, and hands the gradient on
-
-    def right_inverse(self, dense: Tensor) -> tuple[Tensor, Tensor]:
-        """Centroids and latents that training begins with."""
-        first = dense.new_ones(1) if self.together else self.grid.to(dense, copy=True)
-        return first, self.start.to(dense.device, dense.dtype, copy=True)
-
-    def trained(self, centroids_k: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The centroids (k,), sorted, and the indices into them."""
-        sorted_k = self._sorted(centroids_k)
-        return sorted_k, nearest(latents, sorted_k)
-
-    def _sorted(self, centroids_k: Tensor) -> Tensor:
-        return (self.grid * centroids_k if self.together else centroids_k).sort().values
+    def trained(self, table: Tensor) -> Unsplit:
+        """The codebook of such centroids."""
+        return with_table(self.codebook, table.cpu().float().numpy())
 
 
-def nearest(values: Tensor, sorted_k: Tensor) -> Tensor:
-    """The index of each value's nearest centroid, int32; halfway between two it is the lower one's."""
-    return torch.bucketize(values.contiguous(), (sorted_k[1:] + sorted_k[:-1]) / 2, out_int32=True)
+def _places(book: Unsplit) -> NDArray[np.int64]:
+    """Where in the flat table each value of the tensor stands."""
+    indices = book.indices.astype(np.int64)
+    if isinstance(book, VectorCodebook):
+        return (indices[..., None] * book.block + np.arange(book.block)).reshape(book.shape)
+    if isinstance(book, GroupedCodebook) and book.scales is None:
+        return indices + (np.arange(indices.size) // book.run * book.k).reshape(book.shape)
+    return indices
 
 
-def _within_cells(original: Tensor | None, sorted_k: Tensor, indices: Tensor) -> Tensor:
-    """The original, each value moved as little as makes the centroid of its index the nearest."""
-    if original is None:
-        return sorted_k[indices]
-    borders = (sorted_k[1:] + sorted_k[:-1]) / 2
-    lower = torch.cat([sorted_k.new_tensor([-torch.inf]), torch.nextafter(borders, borders + torch.inf)])
-    upper = torch.cat([borders, sorted_k.new_tensor([torch.inf])])
-    return torch.clamp(original.detach().cpu().float().contiguous(), lower[indices], upper[indices])
+def _factors(book: Unsplit) -> Tensor | None:
+    """What the centroid of each value is multiplied with."""
+    if not isinstance(book, GroupedCodebook) or book.scales is None:
+        return None
+    return torch.from_numpy(np.repeat(book.scales, book.run)[: book.indices.size].reshape(book.shape))
 
 
-class _Gather(torch.autograd.Function):
-    """`centroids_k[indices]`; a centroid's gradient is its members' sum, in float64, over its divisor."""
+class Gather(torch.autograd.Function):
+    """`table.flatten()[places]`; a centroid's gradient is its members' sum, in float64, over its divisor."""
 
     @staticmethod
-    def forward(ctx: Any, centroids_k: Tensor, indices: Tensor, divisors_k: Tensor) -> Tensor:
-        ctx.save_for_backward(indices, divisors_k)
-        return centroids_k[indices]
+    def forward(ctx: Any, table: Tensor, places: Tensor, divisors: Tensor) -> Tensor:
+        """The value at each place."""
+        ctx.save_for_backward(places, divisors)
+        ctx.shape = table.shape
+        return table.flatten()[places]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        indices, divisors_k = ctx.saved_tensors
+        """Of the table."""
+        places, divisors = ctx.saved_tensors
         members = gradients[0].double().flatten()
-        sums_k = torch.bincount(indices.flatten(), members, divisors_k.numel())
-        return (sums_k / divisors_k).to(gradients[0].dtype), None, None
+        sums = torch.bincount(places.flatten(), members, divisors.numel())
+        return (sums / divisors).to(gradients[0].dtype).reshape(ctx.shape), None, None
 
 
-def train_centroids(model: nn.Module, name: str, codebook: Codebook, reduction: Reduction = "mean") -> nn.Parameter:
+def train_centroids(model: nn.Module, name: str, codebook: AnyCodebook, reduction: Reduction = "mean") -> nn.Parameter:
     """Put a model's parameter on a codebook whose centroids can be trained.
 
     Args:
         model: changed in place; the layer computes as if its parameter were `codebook.dense()`.
         name: of the parameter, as in `model.named_parameters()`.
-        codebook: of the parameter's shape.
+        codebook: of the parameter's shape; not of split channels.
         reduction: the gradient of a centroid is the `mean` (default) or the `sum` over its members.
 
     Returns:
-        The centroids (k,), to hand to an optimizer.
+        The centroids, (k,), (G, k) of groups or (k, d) of vectors, to hand to an optimizer.
 
     Raises:
         UserError: for a name that is no parameter, another shape, or a parameter that is on a codebook already.
 
     >>> layer = nn.Linear(2, 1, bias=False)
+    >>> from requant.codebook import Codebook
     >>> codebook = Codebook(np.float32([-1, 2]), np.uint8([[1, 0]]))
     >>> centroids = train_centroids(layer, "weight", codebook)
     >>> layer.weight.tolist(), tuple(centroids.shape)
     ([[2.0, -1.0]], (2,))
 
     """
-    return _put_on(model, name, codebook, Centroids(codebook, reduction))["original"]
+    if isinstance(codebook, SplitCodebook):
+        raise UserError(f"{name} has split channels, whose centroids cannot be trained: cluster it without split")
+    (centroids,) = put_on(model, name, codebook, Centroids(codebook, reduction))
+    return centroids
 
 
-def train_assignments(
-    model: nn.Module, name: str, codebook: Codebook, original: Tensor | None = None, *, together: bool = False
-) -> tuple[nn.Parameter, nn.Parameter]:
-    """Put a model's parameter on a codebook whose centroids and indices can be trained.
-
-    Args:
-        model: changed in place; the layer computes as if its parameter were `codebook.dense()`.
-        name: of the parameter, as in `model.named_parameters()`.
-        codebook: of the parameter's shape.
-        original: the parameter's values before clustering, which say how near each is to another centroid.
-        together: train one factor of all centroids instead of each.
-
-    Returns:
-        The centroids (k,) (the factor, (1,)) and the latents, of the parameter's shape, to hand to an optimizer.
-
-    Raises:
-        UserError: as `train_centroids`; for an original of another shape.
-
-    >>> layer = nn.Linear(2, 1, bias=False)
-    >>> codebook = Codebook(np.float32([-1, 2]), np.uint8([[1, 0]]))
-    >>> centroids, latents = train_assignments(layer, "weight", codebook, torch.tensor([[1.0, 0.25]]))
-    >>> layer.weight.tolist(), latents.data.add_(0.5)
-    ([[2.0, -1.0]], tensor([[1.5000, 0.7500]]))
-    >>> layer.weight.tolist()
-    [[2.0, 2.0]]
-
-    """
-    if original is not None and tuple(original.shape) != codebook.shape:
-        raise UserError(f"the original of {name} has shape {tuple(original.shape)}, and its codebook {codebook.shape}")
-    placed = _put_on(model, name, codebook, Nearest(codebook, original, together))
-    return placed["original0"], placed["original1"]
-
-
-def _put_on(model: nn.Module, name: str, codebook: Codebook, parametrization: nn.Module) -> dict[str, nn.Parameter]:
+def put_on(model: nn.Module, name: str, codebook: AnyCodebook, parametrization: nn.Module) -> tuple[nn.Parameter, ...]:
+    """Parametrize a model's parameter, which is on the codebook; returns what is trained. Errors: `train_centroids`."""
     layer, leaf = _place(model, name)
     if parametrize.is_parametrized(layer, leaf):
         raise UserError(f"{name} is on a codebook already: call trained_codebook first, which takes it off")
@@ -203,10 +145,10 @@ def _put_on(model: nn.Module, name: str, codebook: Codebook, parametrization: nn
     parametrization = parametrization.to(parameter.device)
     parametrize.register_parametrization(layer, leaf, parametrization, unsafe=True)  # the originals have other shapes
     placed: Any = layer.parametrizations
-    return dict(placed[leaf].named_parameters(recurse=False))
+    return tuple(placed[leaf].parameters(recurse=False))
 
 
-def trained_codebook(model: nn.Module, name: str) -> Codebook:
+def trained_codebook(model: nn.Module, name: str) -> Unsplit:
     """Take a parameter off its parametrization; it becomes an ordinary one, on the codebook that is returned.
 
     Training may have changed the centroids' order: they are sorted again, and the indices with them.
@@ -222,9 +164,9 @@ def trained_codebook(model: nn.Module, name: str) -> Codebook:
     originals = [original.detach() for original in found[leaf].parameters(recurse=False)]
     if not all(bool(original.isfinite().all()) for original in originals):
         raise UserError(f"the centroids of {name} are NaN or infinite: the training diverged, try a lower rate")
-    centroids, indices = (tensor.cpu().numpy() for tensor in found[leaf][0].trained(*originals))
+    codebook: Unsplit = found[leaf][0].trained(*originals)
     parametrize.remove_parametrizations(layer, leaf)
-    return Codebook.from_unsorted(centroids.astype(np.float32), indices, centroids.dtype)
+    return codebook
 
 
 def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from requant.assignments import train_assignments
 from requant.clustering import cluster
 from requant.codebook import Codebook
 from requant.errors import UserError
-from requant.parametrization import train_assignments, trained_codebook
+from requant.parametrization import trained_codebook
 
 SHAPE = (3, 4)
 floats = st.floats(-4, 4, width=32)

@@ -179,17 +179,33 @@ def test_only_what_is_named_moves() -> None:
     assert books["0.weight"] is student.codebooks["0.weight"]
 
 
-@pytest.mark.parametrize("method", ["granularity", "optimizer"])
-def test_what_cannot_be_trained_is_refused(method: str) -> None:
+@pytest.mark.parametrize(
+    "rule", [{"granularity": "channel"}, {"granularity": "group_scale:8"}, {"method": "product", "block": 4}]
+)
+def test_of_groups_and_vectors_the_centroids_move(rule: dict[str, Any]) -> None:
     teacher = network()
-    if method == "optimizer":
-        student = compressed(teacher)
-        with pytest.raises(ConfigError, match="adam or adamw"):
-            retrain_codebooks(student.model, teacher, images(), codebooks=student.codebooks, recipe=Recipe())
-        return
-    student = compressed(teacher, granularity="channel")
-    with pytest.raises(UserError, match=r"retraining codebooks needs one table .* granularity tensor"):
-        retrain_codebooks(student.model, teacher, images(), codebooks=student.codebooks)
+    student = compressed(teacher, [{"name": r".*\.weight", "layers": "2", "centroids": 2, **rule}])
+    before = distance(student.model, teacher)
+    recipe = Recipe(epochs=6, batch_size=35, optimizer="adam", learning_rate=0.001)
+    settings: dict[str, Any] = {"codebooks": student.codebooks, "recipe": recipe}
+    with pytest.raises(UserError, match=r"latent_rate above 0.* needs one table .* granularity tensor"):
+        retrain_codebooks(student.model, teacher, images(), **settings)
+    _, books = retrain_codebooks(student.model, teacher, images(), movement=Movement(0.02, 0), **settings)
+    check_placed(student.model, books)
+    assert (books["5.weight"].dense() != student.codebooks["5.weight"].dense()).all()
+    assert (books["5.weight"].indices == student.codebooks["5.weight"].indices).all()
+    assert distance(student.model, teacher) < before
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    teacher = network()
+    split = compressed(teacher, split=0.1)
+    with pytest.raises(UserError, match="cluster it without split"):
+        retrain_codebooks(
+            split.model, teacher, images(), codebooks=split.codebooks, movement=Movement(0.01, 0), recipe=RECIPE
+        )
+    with pytest.raises(ConfigError, match="adam or adamw"):
+        retrain_codebooks(split.model, teacher, images(), codebooks=split.codebooks, recipe=Recipe())
 
 
 def test_the_distance_between_centroids() -> None:

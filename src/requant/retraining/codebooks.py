@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from requant.assignments import train_assignments
 from requant.codebook import Codebook
-from requant.codebook_forms import AnyCodebook, scalars
+from requant.codebook_forms import AnyCodebook, SplitCodebook, VectorCodebook, scalars, table_of
 from requant.errors import ConfigError
-from requant.parametrization import train_assignments, train_centroids, trained_codebook
+from requant.parametrization import train_centroids, trained_codebook
 from requant.recipe import Recipe
 from requant.retraining.loop import History
 from requant.retraining.unlabeled import Images, retrain
@@ -58,7 +60,7 @@ def retrain_codebooks(
         student: lies on `codebooks`.
         teacher: as for `retrain`; its weights of the same names and shapes are where latents begin.
         images: unlabeled.
-        codebooks: by tensor name, of one table of scalars each.
+        codebooks: by tensor name; of one table of scalars each, but where indices stay: then groups and vectors too.
         movement: how fast they move.
         only: narrows what is trained, by names.
         recipe: of the rest; adam or adamw.
@@ -78,14 +80,15 @@ def retrain_codebooks(
             f"optimizer={recipe.optimizer}: codebooks are trained in steps of a size that is known: use adam or adamw"
         )
     parameters = {name for name, _ in student.named_parameters()}
-    moving = {name for name in codebooks if name in parameters and (only is None or name in only)}
-    books = scalars({name: codebooks[name] for name in moving}, "retraining codebooks")
-    rates = _put_on_codebooks(student, books, teacher, movement)
+    moving = {name: book for name, book in codebooks.items() if name in parameters and (only is None or name in only)}
+    if movement.latent_rate:
+        moving = dict(scalars(moving, "training which centroid each weight takes (latent_rate above 0)"))
+    rates = _put_on_codebooks(student, moving, teacher, movement)
     history = retrain(
         student,
         teacher,
         images,
-        codebooks=codebooks.keys() - moving,
+        codebooks=codebooks.keys() - moving.keys(),
         only=None if only is None else {*only, *_trained(student)},
         recipe=recipe,
         rates=rates,
@@ -96,19 +99,18 @@ def retrain_codebooks(
 
 
 def _put_on_codebooks(
-    student: nn.Module, books: Mapping[str, Codebook], teacher: nn.Module, movement: Movement
+    student: nn.Module, books: Mapping[str, AnyCodebook], teacher: nn.Module, movement: Movement
 ) -> dict[str, float]:
     """Parametrize the student; the rates of what is trained, by name."""
     originals = dict(teacher.named_parameters())
-    rates = {}
+    rates: dict[str, float] = {}
     for name, book in books.items():
         distance, place = spacing(book), _inside(name)
-        if distance is None:
+        if distance is None or not movement.latent_rate:
             train_centroids(student, name, book)
-        elif not movement.latent_rate:
-            train_centroids(student, name, book)
-            rates[f"{place}.original"] = movement.centroid_rate * distance
+            rates |= {} if distance is None else {f"{place}.original": movement.centroid_rate * distance}
         else:
+            assert isinstance(book, Codebook)
             original = originals.get(name)
             fits = original is not None and tuple(original.shape) == book.shape
             train_assignments(student, name, book, original if fits else None, together=movement.together)
@@ -118,10 +120,21 @@ def _put_on_codebooks(
     return rates
 
 
-def spacing(book: Codebook) -> float | None:
-    """The median distance between neighbouring centroids that differ; None where all are one."""
-    gaps = np.diff(book.centroids.astype(np.float64))
-    return float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else None
+def spacing(book: AnyCodebook) -> float | None:
+    """The median distance between neighbouring centroids of a table that differ; None where all are one."""
+    if isinstance(book, SplitCodebook):
+        return spacing(book.inner)
+    table = table_of(book).astype(np.float64)
+    gaps = _nearest_vectors(table) if isinstance(book, VectorCodebook) else np.diff(np.sort(np.atleast_2d(table)))
+    gaps = gaps[(gaps > 0) & np.isfinite(gaps)]
+    return float(np.median(gaps)) if gaps.size else None
+
+
+def _nearest_vectors(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(k,) how far another vector of (k, d) is, a value: the root of the mean square."""
+    distances = np.sqrt(((table[:, None] - table) ** 2).mean(-1))
+    nearest: NDArray[np.float64] = np.where(distances > 0, distances, np.inf).min(1)
+    return nearest
 
 
 def _inside(name: str) -> str:

@@ -35,7 +35,7 @@ test-all: setup  ## all tests
 
 # On the loopback, in a temporary folder; ten minutes, most of them Slurm's own waits.
 test-slurm: setup  ## tests on a real Slurm of one node, started and ended by them (installs Debian's where it is missing)
-	PATH=$$PATH:/usr/sbin; command -v slurmctld munged > /dev/null || apt-get install -y --no-install-recommends slurm-wlm munge
+	PATH=$$PATH:/usr/sbin; command -v slurmctld > /dev/null || apt-get install -y --no-install-recommends slurm-wlm munge
 	$(PY) -m pytest tests/slurm
 
 check: setup  ## lint, format, types

@@ -27,6 +27,7 @@ from benchmarks.clustering_data import DATA
 
 CENTROIDS = (16, 32, 256)
 LIMIT = 90.0  # seconds for a library, start-up included
+BUDGET = 15.0  # seconds after which no more runs are made
 SHOWN = 90  # characters of what a library that failed says
 COLUMNS = ("method", "k", "seconds", "copies", "x kmeans", "error / optimum", "bytes a value", "runs")
 
@@ -41,17 +42,18 @@ def main() -> None:
     parser.add_argument("--centroids", action="append", type=int)
     parser.add_argument("--methods", action="append", choices=list(CLUSTERERS))
     parser.add_argument("--limit", type=float, default=LIMIT)
+    parser.add_argument("--budget", type=float, default=BUDGET)
     parser.add_argument("--markdown", type=Path, help="write the tables to this file as well")
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     centroids = sorted(args.centroids or CENTROIDS)
     if args.one:
-        measure_one(args.one[0], Path(args.one[1]), centroids[0])
+        measure_one(args.one[0], Path(args.one[1]), centroids[0], args.budget)
         return
     text = [machine()]
     Console(width=110).print(text[0])
     for name in args.data or DATA:
-        title, rows = measure_data(name, args.methods or list(CLUSTERERS), centroids, args.limit)
+        title, rows = measure_data(name, args.methods or list(CLUSTERERS), centroids, args.limit, args.budget)
         cells = [_cells(row, rows) for row in rows]
         show(title, cells)
         text.append(markdown(title, cells))
@@ -59,16 +61,18 @@ def main() -> None:
             args.markdown.write_text("\n".join(text))
 
 
-def measure_one(method: str, file: Path, k: int) -> None:
+def measure_one(method: str, file: Path, k: int, budget: float) -> None:
     """In the process of its own: print what was measured as JSON."""
     from benchmarks.measuring import measure
 
     with np.load(file) as arrays:
         values = [arrays[name] for name in arrays.files]
-    print(json.dumps(measure(method, values, k)))
+    print(json.dumps(measure(method, values, k, budget)))
 
 
-def measure_data(name: str, methods: list[str], centroids: list[int], limit: float) -> tuple[str, list[Row]]:
+def measure_data(
+    name: str, methods: list[str], centroids: list[int], limit: float, budget: float
+) -> tuple[str, list[Row]]:
     """A title that says what was clustered and how busy the machine was, and what was measured."""
     arrays = DATA[name]()
     largest, total = max(array.size for array in arrays), sum(array.size for array in arrays)
@@ -79,14 +83,15 @@ def measure_data(name: str, methods: list[str], centroids: list[int], limit: flo
         arrays.clear()
         before = os.getloadavg()[0]
         for method, k in product(methods, centroids):
-            rows.append((method, k, why_not(method, largest, k) or _measured(method, k, file, limit)))
+            rows.append((method, k, why_not(method, largest, k) or _measured(method, k, file, limit, budget)))
     load = f"load {before:.1f} before, {os.getloadavg()[0]:.1f} after"
     return f"{name}: {total:,} values, the largest array {largest:,}; {load}", rows
 
 
-def _measured(method: str, k: int, file: Path, limit: float) -> dict[str, float] | str:
+def _measured(method: str, k: int, file: Path, limit: float, budget: float) -> dict[str, float] | str:
     """What a process of its own measures, or why it does not."""
-    command = [sys.executable, "-m", "benchmarks.bench_clustering", "--one", method, str(file), "--centroids", str(k)]
+    command = [sys.executable, "-m", "benchmarks.bench_clustering", "--one", method, str(file)]
+    command += ["--centroids", str(k), "--budget", str(budget)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:

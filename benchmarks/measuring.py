@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,15 @@ from benchmarks.clusterers import CLUSTERERS, Clusterer, Clusters
 from requant.codebook import Codebook, index_dtype
 
 RUNS = 7
-BUDGET = 15.0  # seconds after which no more runs are made
 WARM_UP = 4096  # values: what is compiled or imported on the first call is not measured
 
 
-def measure(name: str, arrays: list[NDArray[np.float32]], k: int) -> dict[str, float]:
-    """Cluster the arrays one after another, several times.
+def measure(name: str, arrays: list[NDArray[np.float32]], k: int, budget: float) -> dict[str, float]:
+    """Cluster the arrays one after another, several times: `RUNS`, or fewer once `budget` seconds have passed.
 
     Returns:
-        seconds and copy (to cluster and to copy the arrays, the least of `runs`, taken in turn: what else the machine
-        does only adds to them); error (squared, summed); bytes (peak memory beyond the arrays, a value of the largest
-        array, the result included).
+        seconds and copy (to cluster and to copy the arrays, medians of `runs` that take turns); error (squared,
+        summed); bytes (peak memory beyond the arrays, a value of the largest array, the result included).
 
     """
     clusterer = CLUSTERERS[name]
@@ -31,7 +30,7 @@ def measure(name: str, arrays: list[NDArray[np.float32]], k: int) -> dict[str, f
     rounds: list[tuple[float, float]] = []
     error, extra = 0.0, 0
     started = time.perf_counter()
-    while not rounds or (len(rounds) < RUNS and time.perf_counter() - started < BUDGET):
+    while not rounds or (len(rounds) < RUNS and time.perf_counter() - started < budget):
         copied = sum(_seconds_to_copy(array) for array in arrays)
         taken = 0.0
         for array in arrays:
@@ -43,8 +42,8 @@ def measure(name: str, arrays: list[NDArray[np.float32]], k: int) -> dict[str, f
             del found
         rounds.append((taken, copied))
     return {
-        "seconds": min(taken for taken, _ in rounds),
-        "copy": min(copied for _, copied in rounds),
+        "seconds": median(taken for taken, _ in rounds),
+        "copy": median(copied for _, copied in rounds),
         "runs": len(rounds),
         "error": error,
         "bytes": extra / largest,

@@ -345,7 +345,7 @@ def _reconstruct(
 
 def _methods(assignments: Sequence[Assignment]) -> str | dict[str, str]:
     """How tensors were clustered: by name, or one method for all."""
-    by_name = {a.tensor.name: a.method for a in assignments}
+    by_name = {a.tensor.name: a.described for a in assignments}
     return next(iter(by_name.values())) if len(set(by_name.values())) == 1 else by_name
 
 

@@ -39,6 +39,7 @@ def check(settings: Config) -> None:
     if settings.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator=gpu, but torch finds no GPU here: use trainer=cpu")
     rules(settings)
+    _check_reconstruct(settings)
 
 
 def _check_granularity(settings: Config) -> None:
@@ -46,6 +47,22 @@ def _check_granularity(settings: Config) -> None:
         check_granularity(settings.clustering.granularity, settings.clustering.method, "clustering.granularity")
     except UserError as error:
         raise ConfigError(str(error)) from None
+
+
+def _check_reconstruct(settings: Config) -> None:
+    """Reconstruction chooses among the centroids of one table: say so before any work is done."""
+    default = settings.clustering
+    for rule in rules(settings) if settings.retrain.method == "reconstruct" else []:
+        forms = {
+            "granularity": (rule.granularity or default.granularity) != "tensor",
+            "split": bool(default.split if rule.split is None else rule.split),
+            "method=product": (rule.method or default.method) == "product",
+        }
+        if wrong := [name for name, there in forms.items() if there]:
+            raise ConfigError(
+                f"retrain=reconstruct needs one table of centroids a tensor, and the rule {rule} has {wrong[0]}: "
+                "leave that out, or set retrain=proposed"
+            )
 
 
 def clustering_options(settings: Config) -> dict[str, Any]:

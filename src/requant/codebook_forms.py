@@ -304,14 +304,25 @@ AnyCodebook: TypeAlias = Unsplit | SplitCodebook
 """A clustered tensor of any form."""
 
 
-def with_centroids(book: AnyCodebook, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> AnyCodebook:
-    """The same codebook with other centroids: what `function` makes of them."""
-    if isinstance(book, SplitCodebook):
-        inner: Any = with_centroids(book.inner, function)
-        return replace(book, inner=inner)
+def table_of(book: Unsplit) -> NDArray[np.float32]:
+    """The centroids: (k,), (G, k) of groups, (k, d) of vectors."""
+    return book.tables if isinstance(book, GroupedCodebook) else book.centroids
+
+
+def with_table(book: Unsplit, table: NDArray[np.float32]) -> Unsplit:
+    """The same codebook with another table of the same shape; of (k,) centroids they are sorted, indices with them."""
     if isinstance(book, GroupedCodebook):
-        return replace(book, tables=function(book.tables))
-    return replace(book, centroids=function(book.centroids))
+        return replace(book, tables=table)
+    if isinstance(book, VectorCodebook):
+        return replace(book, centroids=table)
+    return Codebook.from_unsorted(table, book.indices, book.dtype)
+
+
+def with_mapped_table(book: AnyCodebook, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> AnyCodebook:
+    """The same codebook with what `function` makes of its centroids."""
+    if isinstance(book, SplitCodebook):
+        return replace(book, inner=with_table(book.inner, function(table_of(book.inner))))
+    return with_table(book, function(table_of(book)))
 
 
 def scalars(codebooks: Mapping[str, AnyCodebook], what: str) -> dict[str, Codebook]:

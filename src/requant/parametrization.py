@@ -8,20 +8,30 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from requant.codebook import Codebook
+from requant.codebook_forms import (
+    AnyCodebook,
+    GroupedCodebook,
+    SplitCodebook,
+    Unsplit,
+    VectorCodebook,
+    table_of,
+    with_table,
+)
 from requant.errors import UserError
 
 Reduction = Literal["mean", "sum"]
 
 
 class Centroids(nn.Module):
-    """A parametrization (`torch.nn.utils.parametrize`): from k centroids to the tensor of a codebook.
+    """A parametrization (`torch.nn.utils.parametrize`): from centroids to the tensor of a codebook.
 
-    What is trained is the parametrization's original, (k,); the indices are a buffer and stay. The gradient of a
-    centroid is the mean or the sum over its members, 0 for a centroid that has none.
+    What is trained is the parametrization's original, of the table's shape: (k,), (G, k) of groups, (k, d) of vectors.
+    The indices are a buffer and stay, and so do the factors of groups that have them. The gradient of a centroid is the
+    mean or the sum over its members, 0 for a centroid that has none.
 
     Args:
         codebook: whose indices are kept.
@@ -29,58 +39,81 @@ class Centroids(nn.Module):
 
     """
 
-    indices: Tensor
+    places: Tensor
     divisors: Tensor
+    factors: Tensor | None
 
-    def __init__(self, codebook: Codebook, reduction: Reduction) -> None:
+    def __init__(self, codebook: Unsplit, reduction: Reduction) -> None:
         super().__init__()
-        self.start = torch.from_numpy(codebook.centroids.copy())
-        self.register_buffer("indices", torch.from_numpy(codebook.indices.astype(np.int32)))
-        divisors = np.maximum(codebook.counts, 1) if reduction == "mean" else np.ones(codebook.k)
+        self.codebook = codebook
+        places, table = _places(codebook), table_of(codebook)
+        self.register_buffer("places", torch.from_numpy(places.astype(np.int32)))
+        counts = np.bincount(places.reshape(-1), minlength=table.size)
+        divisors = np.maximum(counts, 1) if reduction == "mean" else np.ones(table.size)
         self.register_buffer("divisors", torch.from_numpy(divisors.astype(np.float64)))
+        self.register_buffer("factors", _factors(codebook))
 
-    def forward(self, centroids_k: Tensor) -> Tensor:
+    def forward(self, table: Tensor) -> Tensor:
         """The dense tensor."""
-        dense: Tensor = _Gather.apply(centroids_k, self.indices, self.divisors)
-        return dense
+        dense: Tensor = _Gather.apply(table, self.places, self.divisors)
+        return dense if self.factors is None else dense * self.factors
 
     def right_inverse(self, dense: Tensor) -> Tensor:
         """The centroids that training begins with: the codebook's, whatever the tensor was."""
-        return self.start.to(dense, copy=True)
+        return torch.from_numpy(table_of(self.codebook)).to(dense, copy=True)
+
+
+def _places(book: Unsplit) -> NDArray[np.int64]:
+    """Where in the flat table each value of the tensor stands."""
+    indices = book.indices.astype(np.int64)
+    if isinstance(book, VectorCodebook):
+        return (indices[..., None] * book.block + np.arange(book.block)).reshape(book.shape)
+    if isinstance(book, GroupedCodebook) and book.scales is None:
+        return indices + (np.arange(indices.size) // book.run * book.k).reshape(book.shape)
+    return indices
+
+
+def _factors(book: Unsplit) -> Tensor | None:
+    """What the centroid of each value is multiplied with."""
+    if not isinstance(book, GroupedCodebook) or book.scales is None:
+        return None
+    return torch.from_numpy(np.repeat(book.scales, book.run)[: book.indices.size].reshape(book.shape))
 
 
 class _Gather(torch.autograd.Function):
-    """`centroids_k[indices]`; a centroid's gradient is its members' sum, in float64, over its divisor."""
+    """`table.flatten()[places]`; a centroid's gradient is its members' sum, in float64, over its divisor."""
 
     @staticmethod
-    def forward(ctx: Any, centroids_k: Tensor, indices: Tensor, divisors_k: Tensor) -> Tensor:
-        ctx.save_for_backward(indices, divisors_k)
-        return centroids_k[indices]
+    def forward(ctx: Any, table: Tensor, places: Tensor, divisors: Tensor) -> Tensor:
+        ctx.save_for_backward(places, divisors)
+        ctx.shape = table.shape
+        return table.flatten()[places]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        indices, divisors_k = ctx.saved_tensors
+        places, divisors = ctx.saved_tensors
         members = gradients[0].double().flatten()
-        sums_k = torch.bincount(indices.flatten(), members, divisors_k.numel())
-        return (sums_k / divisors_k).to(gradients[0].dtype), None, None
+        sums = torch.bincount(places.flatten(), members, divisors.numel())
+        return (sums / divisors).to(gradients[0].dtype).reshape(ctx.shape), None, None
 
 
-def train_centroids(model: nn.Module, name: str, codebook: Codebook, reduction: Reduction = "mean") -> nn.Parameter:
+def train_centroids(model: nn.Module, name: str, codebook: AnyCodebook, reduction: Reduction = "mean") -> nn.Parameter:
     """Put a model's parameter on a codebook whose centroids can be trained.
 
     Args:
         model: changed in place; the layer computes as if its parameter were `codebook.dense()`.
         name: of the parameter, as in `model.named_parameters()`.
-        codebook: of the parameter's shape.
+        codebook: of the parameter's shape; not of split channels.
         reduction: the gradient of a centroid is the `mean` (default) or the `sum` over its members.
 
     Returns:
-        The centroids (k,), to hand to an optimizer.
+        The centroids, (k,), (G, k) of groups or (k, d) of vectors, to hand to an optimizer.
 
     Raises:
         UserError: for a name that is no parameter, another shape, or a parameter that is on a codebook already.
 
     >>> layer = nn.Linear(2, 1, bias=False)
+    >>> from requant.codebook import Codebook
     >>> codebook = Codebook(np.float32([-1, 2]), np.uint8([[1, 0]]))
     >>> centroids = train_centroids(layer, "weight", codebook)
     >>> layer.weight.tolist(), tuple(centroids.shape)
@@ -95,6 +128,8 @@ def train_centroids(model: nn.Module, name: str, codebook: Codebook, reduction: 
         raise UserError(f"{name} is no parameter of {type(layer).__name__}")
     if tuple(parameter.shape) != codebook.shape:
         raise UserError(f"{name} has shape {tuple(parameter.shape)}, and its codebook {codebook.shape}")
+    if isinstance(codebook, SplitCodebook):
+        raise UserError(f"{name} has split channels, whose centroids cannot be trained: cluster it without split")
     parametrization = Centroids(codebook, reduction).to(parameter.device)
     parametrize.register_parametrization(layer, leaf, parametrization, unsafe=True)  # the original has another shape
     placed: Any = layer.parametrizations
@@ -102,7 +137,7 @@ def train_centroids(model: nn.Module, name: str, codebook: Codebook, reduction: 
     return centroids
 
 
-def trained_codebook(model: nn.Module, name: str) -> Codebook:
+def trained_codebook(model: nn.Module, name: str) -> Unsplit:
     """Take a parameter off its parametrization; it becomes an ordinary one, on the codebook that is returned.
 
     Training may have changed the centroids' order: they are sorted again, and the indices with them.
@@ -118,7 +153,7 @@ def trained_codebook(model: nn.Module, name: str) -> Codebook:
     centroids = found[leaf].original.detach().cpu().float().numpy()
     if not np.isfinite(centroids).all():
         raise UserError(f"the centroids of {name} are NaN or infinite: the training diverged, try a lower rate")
-    codebook = Codebook.from_unsorted(centroids, found[leaf][0].indices.cpu().numpy())
+    codebook: Unsplit = with_table(found[leaf][0].codebook, centroids)
     parametrize.remove_parametrizations(layer, leaf)
     return codebook
 

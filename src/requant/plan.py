@@ -111,6 +111,14 @@ class Assignment:
     block: int | None = None
     split: float = 0.0
 
+    @property
+    def described(self) -> str:
+        """The method, and what else is not as usual: `kmeans, channel`."""
+        more = [self.granularity] if self.granularity != "tensor" else []
+        more += [f"block {self.block}"] if self.block is not None else []
+        more += [f"split {self.split:g}"] if self.split else []
+        return ", ".join([self.method, *more])
+
 
 def resolve(
     rules: Sequence[Rule],

@@ -136,7 +136,7 @@ def _plan(compressed: Compressed, final: ArchiveReport) -> list[dict[str, Any]]:
             "name": (name := assignment.tensor.name),
             "values": assignment.tensor.values,
             "centroids": compressed.codebooks[name].k,
-            "method": assignment.method,
+            "method": assignment.described,
             "bytes": final.tensors[name],
             "entropy_bits": compressed.codebooks[name].entropy_bits,
         }

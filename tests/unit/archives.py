@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from requant.archive import ArchiveReport, save, shortened
-from requant.clustering import cluster
+from requant.clustering import cluster, cluster_split
 from requant.codebook import Codebook
 
 CENTROIDS = {"0.weight": 16, "0.bias": 1, "1.running_var": 2, "3.weight": 5}
@@ -72,3 +72,38 @@ def saved_2(path: Path, storage: str = "packed", seed: int = 0) -> tuple[nn.Modu
     model = network(seed)
     short, books = shortened(model, quantize(model, CENTROIDS), centroids="float16", dense="bfloat16")
     return short, books, save(path, short, books, storage=storage, provenance={"seed": seed, "über": [1.5, None]})
+
+
+FORMS = {
+    "channel": {"granularity": "channel"},
+    "channel_scale": {"granularity": "channel_scale"},
+    "group": {"granularity": "group:50"},
+    "product": {"method": "product"},
+    "split": {"split": 0.3},
+    "short": {},
+    "many": {},
+}
+
+
+def network_of_forms() -> nn.Module:
+    """A layer for each form of codebook, a centroid table of which values in 16 bits would lose bits."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.ModuleDict({name: nn.Conv2d(8, 12, 3, bias=name == "many") for name in FORMS})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(generator=generator)
+    model["short"].half()
+    return model
+
+
+def saved_forms(path: Path, storage: str) -> nn.Module:
+    """Of format 2."""
+    model, books = network_of_forms(), {}
+    for name, settings in FORMS.items():
+        method, split = settings.get("method", "kmeans"), settings.get("split", 0.0)
+        more = {key: value for key, value in settings.items() if key == "granularity"}
+        weight = model[name].weight
+        books[f"{name}.weight"] = cluster_split(weight, 300 if name == "many" else 6, method, split, name=name, **more)
+        weight.data.copy_(torch.from_numpy(books[f"{name}.weight"].dense()))
+    save(path, model, books, storage=storage)
+    return model

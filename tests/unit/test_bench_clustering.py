@@ -11,7 +11,7 @@ from benchmarks.measuring import measure
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_what_is_measured_is_of_all_arrays() -> None:
     arrays = [np.random.default_rng(seed).normal(size=200_000).astype(np.float32) for seed in range(2)]
-    found = measure("linear", arrays, 16)
+    found = measure("linear", arrays, 16, 1.0)
     assert found["runs"] >= 1
     assert min(found["seconds"], found["copy"]) > 0
     assert found["error"] == pytest.approx(sum(a.var() * a.size * 0.02 for a in arrays), rel=0.8)

@@ -11,6 +11,7 @@ from requant.clustering.assign import assign
 from requant.clustering.cells import even_bins
 from requant.clustering.grid import make_grid
 from requant.clustering.interval_costs import IntervalCosts
+from requant.clustering.search import Search
 from requant.codebook import Codebook
 from requant.errors import UserError
 
@@ -349,3 +350,27 @@ def test_clusters_of_the_first_guess_all_hold_something(first: Callable, name: s
 def test_torch_is_not_imported() -> None:
     code = "import sys, requant.clustering, requant.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+BOUNDS = {
+    "even": np.linspace(-1, 1, 300),
+    "crowded": np.append(np.linspace(0, 1e-6, 200), [1.0, 1e30]),
+    "one": np.array([0.5]),
+    "none": np.empty(0),
+    "zero": np.array([0.0, 1e-45, 1.0]),
+    "huge": np.array([-3e38, 0.0, 3e38]),
+    "neighbours": np.nextafter(np.float32(1), np.float32([0, 2])),
+}
+
+
+@pytest.mark.parametrize("bounds", BOUNDS.values(), ids=BOUNDS)
+def test_search_finds_what_bisection_finds(bounds: np.ndarray) -> None:
+    bounds = np.sort(bounds.astype(np.float32))
+    draw = np.random.default_rng(0)
+    near = (np.nextafter(bounds, np.float32(side)) for side in (-np.inf, np.inf))
+    ends = np.float32([-3.4e38, 3.4e38, 0.0, -0.0, 1e-45, -1e-45])
+    any_bits = draw.integers(0, 2**32, 5000, np.uint32).view(np.float32)
+    any_bits = any_bits[np.isfinite(any_bits)]
+    values = np.concatenate([bounds, *near, ends, draw.normal(size=5000).astype(np.float32), any_bits])
+    values = values[np.isfinite(values)]
+    assert np.array_equal(Search(bounds)(values), np.searchsorted(bounds, values, side="right"))

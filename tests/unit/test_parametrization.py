@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from requant.clustering import cluster
+from requant.clustering import cluster, cluster_split
 from requant.codebook import Codebook
+from requant.codebook_forms import table_of, with_table
 from requant.errors import UserError
 from requant.parametrization import train_centroids, trained_codebook
 
@@ -117,3 +118,46 @@ def test_centroids_that_diverged_and_layers_on_no_codebook_are_refused() -> None
         trained_codebook(model, "0.weight")
     with pytest.raises(UserError, match="train_centroids first"):
         trained_codebook(model, "3.weight")
+
+
+FORMS = {"channel": {"granularity": "channel"}, "channel_scale": {"granularity": "channel_scale"}, "product": {}}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_centroids_of_groups_and_vectors_train_as_well(form: str, reduction: str) -> None:
+    model = network()
+    codebook = cluster(model[0].weight, 5, "product" if form == "product" else "kmeans", **FORMS[form])
+    table = train_centroids(model, "0.weight", codebook, reduction)  # type: ignore[arg-type]
+    assert torch.equal(model[0].weight, torch.from_numpy(codebook.dense()))
+    factors = torch.randn(4, 3, 3, 3)
+    (model[0].weight * factors).sum().backward()
+    expected = by_differences(codebook, factors)
+    if reduction == "mean":
+        members = by_differences(codebook, torch.ones_like(factors), count=True)
+        expected = expected / members.clamp_min(1)
+    assert torch.allclose(table.grad.double(), expected, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        table += 0.1 * torch.randn(table.shape)
+    dense = model[0].weight.detach().clone()
+    trained = trained_codebook(model, "0.weight")
+    assert type(trained) is type(codebook)
+    assert torch.equal(torch.from_numpy(trained.dense()), dense)
+
+
+def by_differences(codebook, factors: torch.Tensor, count: bool = False) -> torch.Tensor:
+    """The gradient of (dense x factors).sum() to each number of the table, by changing it; or how many follow it."""
+    table, found = table_of(codebook), []
+    for position in np.ndindex(table.shape):
+        changed = table.copy()
+        changed[position] += 1
+        step = torch.from_numpy(with_table(codebook, changed).dense() - codebook.dense()).double()
+        found.append(step.ne(0).sum().double() if count else (step * factors.double()).sum())
+    return torch.stack(found).reshape(table.shape)
+
+
+def test_split_channels_are_not_trained() -> None:
+    model = network()
+    codebook = cluster_split(model[0].weight, 4, "kmeans", 0.3, name="w")
+    with pytest.raises(UserError, match="cluster it without split"):
+        train_centroids(model, "0.weight", codebook)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from requant.archive.halves import rounded
-from requant.codebook_forms import AnyCodebook, with_centroids
+from requant.codebook_forms import AnyCodebook, with_mapped_table
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def shortened(
     model = copy.deepcopy(model)
     for name, tensor in model.state_dict().items():
         if name in books and centroids is not None:
-            books[name] = with_centroids(books[name], partial(rounded, half=centroids, name=name))
+            books[name] = with_mapped_table(books[name], partial(rounded, half=centroids, name=name))
             tensor.copy_(torch.from_numpy(books[name].dense()))
         elif name not in books and dense is not None and tensor.dtype == torch.float32:
             tensor.copy_(torch.from_numpy(rounded(tensor.cpu().numpy(), dense, name)))

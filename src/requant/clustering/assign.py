@@ -1,16 +1,18 @@
 """The index of the interval that each of many values lies in, and what each interval holds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from requant.clustering.parallel import map_parts
+from requant.clustering.search import Indices, Search
 from requant.codebook import index_dtype
 
-Indices: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 PATTERNS = 1 << 16
+FEW = 1 << 14  # values
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def assign(
         (n,) uint8 up to 256 starts, uint16 above, and what each interval holds.
 
     """
-    search = _Search(starts[1:])
+    search = Search(starts[1:]) if values.size > FEW else _bisection(starts[1:])
     indices = np.empty(values.size, index_dtype(starts.size))
 
     def place(part: slice) -> tuple[NDArray, NDArray, NDArray]:
@@ -57,42 +59,21 @@ def assign(
     return indices, members
 
 
+def _bisection(bounds: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], Indices]:
+    """As `Search`, whose tables take longer to make than few values to place."""
+
+    def search(values: NDArray[np.float32]) -> Indices:
+        found: Any = np.searchsorted(bounds, values, side="right").astype(index_dtype(bounds.size + 1))
+        placed: Indices = found
+        return placed
+
+    return search
+
+
 def _counts(indices: Indices, size: int) -> NDArray[np.int64]:
     """How often each index occurs; indices of one byte are counted by twos, in half the time."""
-    if indices.dtype != np.uint8 or indices.size % 2:
+    if indices.dtype != np.uint8 or indices.size % 2 or indices.size < FEW:
         return np.bincount(indices, minlength=size)
     pairs = np.bincount(indices.view(np.uint16), minlength=PATTERNS).reshape(256, 256)
     counts: NDArray[np.int64] = (pairs.sum(axis=0) + pairs.sum(axis=1))[:size]
     return counts
-
-
-class _Search:
-    """How many of the rising bounds are not above a value.
-
-    The upper 16 bits of a float32 settle most values by one look into a table. Where one bound shares them, a second
-    look finds that bound to compare with; only where several do is there a search.
-    """
-
-    def __init__(self, bounds: NDArray[np.float32]) -> None:
-        self.bounds = bounds
-        pattern = np.arange(PATTERNS, dtype=np.uint32) << 16
-        least, greatest = pattern.view(np.float32), (pattern | 0xFFFF).view(np.float32)
-        positive = pattern < 1 << 31
-        low, high = np.where(positive, least, greatest), np.where(positive, greatest, least)
-        # -0 is a pattern's greatest number and equals 0; of NaN patterns nothing is asked.
-        below = np.searchsorted(bounds, low, side="right")
-        inside = np.searchsorted(bounds, high, side="right") - below
-        self.below: NDArray[Any] = below.astype(index_dtype(bounds.size + 1))
-        self.bound = np.append(bounds, np.float32(np.inf))[np.where(inside > 0, below, bounds.size)]
-        self.several = inside > 1
-        self.any_several = bool(self.several[~np.isnan(least) & ~np.isnan(greatest)].any())
-
-    def __call__(self, values: NDArray[np.float32]) -> Indices:
-        upper = (values.view(np.uint32) >> 16).astype(np.uint16)
-        found: Any = self.below.take(upper, mode="clip")
-        found += values >= self.bound.take(upper, mode="clip")
-        if self.any_several:
-            unsettled = np.flatnonzero(self.several.take(upper, mode="clip"))
-            found[unsettled] = np.searchsorted(self.bounds, values[unsettled], side="right")
-        indices: Indices = found
-        return indices

@@ -77,6 +77,13 @@ def test_every_group_has_a_header() -> None:
         ("plan=auto trainer.devices=2", "one process"),
         ("retrain=reconstruct retrain.images=0", "above 0"),
         ("baseline.method=reconstruct", "conventional or none"),
+        ("baseline.method=codebook baseline.optimizer=adam", "set retrain=codebook"),
+        ("retrain=codebook retrain.optimizer=sgd", "adam or adamw"),
+        ("retrain=codebook retrain.centroid_rate=0", "above 0"),
+        ("retrain=codebook retrain.latent_rate=-1", "0 or above"),
+        ("retrain=codebook retrain.start=rounded", "cluster, reconstruct"),
+        ("retrain=conventional retrain.start=reconstruct", "for retrain=proposed and codebook"),
+        ("plan=auto retrain=codebook retrain.latent_rate=0", r"latent_rate above 0"),
         ("clustering.split=1.5", "from 0 to 1"),
     ],
 )

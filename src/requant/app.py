@@ -31,7 +31,7 @@ from requant.progress import console
 from requant.reconstruction import batches_of, reconstruct
 from requant.report import print_result
 from requant.results import findings, read_result, summary, write_result
-from requant.retraining import History, retrain, retrain_with_labels
+from requant.retraining import History, Movement, retrain, retrain_codebooks, retrain_with_labels
 from requant.runs import claimed, provenance, run_folder, settings_hash, state
 from requant.sensitivity import Study, Table, grid, measure_all
 from requant.shared import Shared, SharedClusterer, shared
@@ -127,10 +127,10 @@ def _compress(settings: Config, folder: Path) -> Path:
         for name, recipe in todo.items():
             student, codebooks = copy.deepcopy(compressed.model), compressed.codebooks
             with _timed(seconds, name):
-                if recipe.method == "reconstruct":
+                if "reconstruct" in (recipe.method, recipe.start):
                     student, codebooks = _reconstruct(job, name, recipe, images[name])
-                else:
-                    job.histories[name] = _retrain(job, name, recipe, student, images[name], tracker)
+                if recipe.method != "reconstruct":
+                    codebooks = _retrain(job, name, recipe, student, codebooks, images[name], tracker)
             students[name] = (student, codebooks)
         if not _is_main():
             return folder / RESULT
@@ -300,9 +300,18 @@ def _measure(job: Run, name: str) -> None:
         job.accuracy[name] = score(*outputs(student, job.test_batches(shard=False)), job.teacher_outputs)
 
 
-def _retrain(job: Run, name: str, recipe: RetrainConfig, student: nn.Module, images: Any, tracker: Tracker) -> History:
+def _retrain(
+    job: Run,
+    name: str,
+    recipe: RetrainConfig,
+    student: nn.Module,
+    codebooks: Mapping[str, AnyCodebook],
+    images: Any,
+    tracker: Tracker,
+) -> Mapping[str, AnyCodebook]:
+    """Train a student in place; the codebooks that it is on afterwards."""
     common: dict[str, Any] = {
-        "codebooks": set(job.compressed.codebooks),
+        "codebooks": codebooks,
         "only": job.compressed.last_layer() if recipe.trainable == "last_layer" else None,
         "recipe": recipe,
         "statistics": recipe.statistics,
@@ -314,20 +323,23 @@ def _retrain(job: Run, name: str, recipe: RetrainConfig, student: nn.Module, ima
         "loggers": tracker.loggers(name) if _is_main() else (),
     }
     if recipe.method == "conventional":
-        return retrain_with_labels(student, images, label="retrain with labels", **common)
-    return retrain(
-        student,
-        job.teacher,
-        images,
-        loss=recipe.loss,
-        temperature=recipe.temperature,
-        teacher_outputs=recipe.teacher_outputs,
-        front=recipe.front,
-        in_memory=recipe.in_memory,
-        keep=lambda compute: _outputs_and_saved(_once(job, "unlabeled", lambda: (compute(),))),
-        label="retrain without labels",
-        **common,
-    )
+        job.histories[name] = retrain_with_labels(student, images, label="retrain with labels", **common)
+        return codebooks
+    common |= {
+        "loss": recipe.loss,
+        "temperature": recipe.temperature,
+        "teacher_outputs": recipe.teacher_outputs,
+        "front": recipe.front,
+        "in_memory": recipe.in_memory,
+        "keep": lambda compute: _outputs_and_saved(_once(job, "unlabeled", lambda: (compute(),))),
+        "label": "retrain without labels",
+    }
+    if recipe.method == "proposed":
+        job.histories[name] = retrain(student, job.teacher, images, **common)
+        return codebooks
+    movement = Movement(recipe.centroid_rate, recipe.latent_rate, together=job.grids is not None)
+    job.histories[name], codebooks = retrain_codebooks(student, job.teacher, images, movement=movement, **common)
+    return codebooks
 
 
 def _outputs_and_saved(found: Shared) -> tuple[Tensor, float]:

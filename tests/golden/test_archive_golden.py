@@ -44,3 +44,25 @@ def test_archives_of_format_2_load_for_ever(storage: str) -> None:
         assert np.array_equal(found[name], values), name
     assert {name: codebook.k for name, codebook in archive.codebooks.items()} == {"0.weight": 12, "1.weight": 300}
     assert archive.provenance == {"format": 2}
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_archives_of_every_form_of_codebook_load_for_ever(storage: str) -> None:
+    """Written from `archives.saved_forms`."""
+    expected = load_file(HERE / "archive_forms_2.safetensors")
+    archive = read(HERE / f"archive_forms_{storage}_2.h5")
+    found = {name: codebook.dense() for name, codebook in archive.codebooks.items()} | archive.dense
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        assert np.array_equal(found[name], values), name
+    kinds = {name: type(codebook).__name__ for name, codebook in archive.codebooks.items()}
+    assert kinds == {
+        "channel.weight": "GroupedCodebook",
+        "channel_scale.weight": "GroupedCodebook",
+        "group.weight": "GroupedCodebook",
+        "product.weight": "VectorCodebook",
+        "split.weight": "SplitCodebook",
+        "short.weight": "Codebook",
+        "many.weight": "Codebook",
+    }

@@ -80,7 +80,7 @@ FORMS = {
     "group": {"granularity": "group:50"},
     "product": {"method": "product"},
     "split": {"split": 0.3},
-    "half": {},
+    "short": {},
     "many": {},
 }
 
@@ -92,7 +92,7 @@ def network_of_forms() -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(generator=generator)
-    model["half"].half()
+    model["short"].half()
     return model
 
 

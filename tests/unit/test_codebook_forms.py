@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import requant
 from requant.archive import STORAGES, load, read, save
 from requant.archive.forms import from_arrays, to_arrays
 from requant.clustering import METHODS, cluster, cluster_split
@@ -19,6 +20,8 @@ from requant.clustering.splitting import split_channels
 from requant.codebook import Codebook
 from requant.codebook_forms import AnyCodebook, GroupedCodebook, SplitCodebook, VectorCodebook, scalars
 from requant.errors import UserError
+from requant.inspection import diff, inspect
+from requant.reconstruction import reconstruct
 
 SCALAR = tuple(method for method in METHODS if method != "product")
 GROUPS = ("channel", "channel_scale", "group:50", "group_scale:50")
@@ -370,3 +373,36 @@ def test_dense_has_the_element_type_of_what_was_clustered(dtype: type) -> None:
 def test_arrays_of_another_form_are_refused(broken) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         broken()
+
+
+def test_rules_choose_forms_and_the_network_goes_the_whole_way(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1),
+        nn.Flatten(), nn.Linear(8 * 16, 10),
+    ).eval()  # fmt: skip
+    images = torch.randn(32, 3, 8, 8)
+    rules = [
+        {"layers": 1, "kind": "weight", "centroids": 4, "granularity": "channel"},
+        {"layers": 2, "kind": "weight", "centroids": 16, "method": "product"},
+        {"layers": 3, "kind": "weight", "centroids": 8, "split": 0.2, "method": "linear"},
+        {"kind": "bias", "centroids": 1},
+        {"layers": 4, "kind": "weight", "centroids": 300},
+    ]
+    student = requant.compress(teacher, rules, images[:1], granularity="channel_scale")
+    assert [a.described for a in student.assignments] == [
+        "kmeans, channel", "kmeans, channel_scale", "product", "kmeans, channel_scale",
+        "linear, channel_scale, split 0.2", "kmeans, channel_scale", "kmeans, channel_scale", "kmeans, channel_scale",
+    ]  # fmt: skip
+    kinds = {name: type(book) for name, book in student.codebooks.items()}
+    assert kinds["0.weight"] is kinds["7.weight"] is GroupedCodebook
+    assert (kinds["3.weight"], kinds["5.weight"], kinds["0.bias"]) == (VectorCodebook, SplitCodebook, Codebook)
+    requant.retrain(student.model, teacher, images, codebooks=student.codebooks, recipe=requant.Recipe(epochs=1))
+    for storage in STORAGES:
+        requant.save(tmp_path / "a.h5", student.model, student.codebooks, storage=storage)
+        restored = requant.load(tmp_path / "a.h5", model=copy.deepcopy(teacher))
+        assert torch.equal(restored(images), student.model.eval()(images))
+        assert [t.centroids for t in inspect(tmp_path / "a.h5").tensors if t.name == "3.weight"] == [16]
+        assert diff(tmp_path / "a.h5", tmp_path / "a.h5").equal
+    with pytest.raises(UserError, match="reconstruction needs one table"):
+        reconstruct(teacher, student.codebooks, [images])

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from requant import assembly
 from requant.config import Config, all_keys, all_settings, parse, register, result_settings
-from requant.errors import ConfigError
+from requant.errors import ConfigError, UserError
 from requant.plan import Rule
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -78,11 +79,39 @@ def test_every_group_has_a_header() -> None:
         ("plan=auto trainer.devices=2", "one process"),
         ("retrain=reconstruct retrain.images=0", "above 0"),
         ("baseline.method=reconstruct", "conventional or none"),
+        ("baseline.method=codebook baseline.optimizer=adam", "set retrain=codebook"),
+        ("retrain=codebook retrain.optimizer=sgd", "adam or adamw"),
+        ("retrain=codebook retrain.centroid_rate=0", "above 0"),
+        ("retrain=codebook retrain.latent_rate=-1", "0 or above"),
+        ("retrain=codebook retrain.start=rounded", "cluster, reconstruct"),
+        ("retrain=conventional retrain.start=reconstruct", "for retrain=proposed and codebook"),
+        ("plan=auto retrain=codebook retrain.latent_rate=0", r"latent_rate above 0"),
+        ("clustering.split=1.5", "from 0 to 1"),
     ],
 )
 def test_wrong_values_are_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         settings(*override.split())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("clustering.granularity=chanel", "tensor, channel, channel_scale"),
+        ("clustering=product clustering.granularity=channel", "leave granularity=channel out"),
+        ("clustering=kmeans clustering.block=3", "is for clustering=product"),
+        ("plan.rules=[{kind:weight,centroids:5000}]", "from 1 to 4096"),
+        ("plan.rules=[{kind:weight,centroids:4,block:0}]", "from 1, not 0"),
+        ("plan.rules=[{kind:weight,centroids:4,split:2}]", "from 0 to 1, not 2"),
+        ('plan.rules=[{kind:weight,centroids:4,granularity:"group:x"}]', "granularity must be"),
+        ("clustering=kmeans clustering.granularity=channel retrain=reconstruct", "reconstruct needs one table"),
+        ("clustering=product retrain=reconstruct", "has method=product"),
+        ("clustering.split=0.1 retrain=reconstruct", "has split"),
+    ],
+)
+def test_forms_of_codebooks_that_cannot_be_are_refused_before_any_work(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        assembly.check(settings(*override.split()))
 
 
 def test_what_cannot_change_a_result_stays_out_of_the_hash() -> None:

@@ -1,6 +1,8 @@
 """The index of the interval that each of many values lies in, and what each interval holds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from requant.clustering.search import Indices, Search
 from requant.codebook import index_dtype
 
 PATTERNS = 1 << 16
+FEW = 1 << 14  # values
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def assign(
         (n,) uint8 up to 256 starts, uint16 above, and what each interval holds.
 
     """
-    search = Search(starts[1:])
+    search = Search(starts[1:]) if values.size > FEW else _bisection(starts[1:])
     indices = np.empty(values.size, index_dtype(starts.size))
 
     def place(part: slice) -> tuple[NDArray, NDArray, NDArray]:
@@ -56,9 +59,20 @@ def assign(
     return indices, members
 
 
+def _bisection(bounds: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], Indices]:
+    """As `Search`, whose tables take longer to make than few values to place."""
+
+    def search(values: NDArray[np.float32]) -> Indices:
+        found: Any = np.searchsorted(bounds, values, side="right").astype(index_dtype(bounds.size + 1))
+        placed: Indices = found
+        return placed
+
+    return search
+
+
 def _counts(indices: Indices, size: int) -> NDArray[np.int64]:
     """How often each index occurs; indices of one byte are counted by twos, in half the time."""
-    if indices.dtype != np.uint8 or indices.size % 2:
+    if indices.dtype != np.uint8 or indices.size % 2 or indices.size < FEW:
         return np.bincount(indices, minlength=size)
     pairs = np.bincount(indices.view(np.uint16), minlength=PATTERNS).reshape(256, 256)
     counts: NDArray[np.int64] = (pairs.sum(axis=0) + pairs.sum(axis=1))[:size]

@@ -34,13 +34,21 @@ def least_error_firsts(bins: Bins, centroids: int) -> tuple[NDArray[np.intp], fl
     """The first bin of each cluster, and the squared error of the bins' points; fewer bins are a cluster each."""
     centroids = min(centroids, bins.size)
     costs = IntervalCosts(bins.points, bins.mass)
+    if centroids <= FEW and bins.size <= _groups(centroids):
+        firsts = optimal_firsts(costs, bins.size, centroids)
+        return firsts, float(costs(firsts, np.append(firsts[1:], bins.size) - 1).sum())
     return improved_firsts(costs, bins, _starts(bins, centroids))
+
+
+def _groups(centroids: int) -> int:
+    """How many groups of bins dynamic programming looks at: as many bins are solved to the optimum."""
+    return max(COARSE * centroids, CELLS // centroids)
 
 
 def _starts(bins: Bins, centroids: int) -> tuple[NDArray[np.intp], ...]:
     """First guesses; few clusters are found by dynamic programming, as local optima can then lie far apart."""
     if centroids > FEW:
         return split_firsts(bins, centroids), density_firsts(bins, centroids)
-    groups = split_firsts(bins, min(bins.size, max(COARSE * centroids, CELLS // centroids)))
+    groups = split_firsts(bins, _groups(centroids))
     coarse = bins.merged(groups)
     return (groups[optimal_firsts(IntervalCosts(coarse.points, coarse.mass), coarse.size, centroids)],)

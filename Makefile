@@ -35,7 +35,7 @@ test-all: setup  ## all tests
 
 # On the loopback, in a temporary folder; ten minutes, most of them Slurm's own waits.
 test-slurm: setup  ## tests on a real Slurm of one node, started and ended by them (installs Debian's where it is missing)
-	PATH=$$PATH:/usr/sbin; command -v slurmctld munged > /dev/null || apt-get install -y --no-install-recommends slurm-wlm munge
+	PATH=$$PATH:/usr/sbin; command -v slurmctld > /dev/null || apt-get install -y --no-install-recommends slurm-wlm munge
 	$(PY) -m pytest tests/slurm
 
 check: setup  ## lint, format, types
@@ -52,6 +52,9 @@ bench: setup  ## benchmarks: ratios, both sides in one run
 	$(PY) -m benchmarks.sensitivity
 	$(PY) -m benchmarks.bench_clustering
 	$(PY) -m benchmarks.export
+
+damage: setup  ## 100,000 damaged archives and 2,000 forged ones of each storage (15 minutes; resumable): experiments/damage
+	$(PY) -m benchmarks.damage
 
 # Each goes on where a killed one was, and is only shown where it is done (outputs/teachers).
 teachers: setup  ## train the two teachers of the CIFAR-10 studies and keep them in experiments/teachers/ (hours; resumable)

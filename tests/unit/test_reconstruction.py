@@ -209,6 +209,21 @@ def test_corrected_channels_have_the_wanted_mean_and_deviation() -> None:
     assert torch.equal(correction(student, teacher, deviations=False)[0], torch.ones(5))
 
 
+def test_a_gain_of_one_gives_the_signal_the_teachers_size() -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher = [torch.randn(6, 5, 8, 8, generator=generator) for _ in range(3)]
+    student = [0.7 * x + 0.3 * torch.randn(x.shape, generator=generator) + 2 for x in teacher]
+    scale, shift = correction(student, teacher, gain=1.0)
+    fixed = torch.cat(student) * scale[:, None, None] + shift[:, None, None]
+    wanted = torch.cat(teacher)
+    for channel in range(5):
+        found, true = fixed[:, channel].flatten().double(), wanted[:, channel].flatten().double()
+        slope = ((found - found.mean()) * (true - true.mean())).mean() / true.var(unbiased=False)
+        assert float(slope) == pytest.approx(1, abs=1e-4)
+        assert float(found.mean()) == pytest.approx(float(true.mean()), abs=1e-4)
+    assert torch.equal(correction(student, student, gain=1.0)[0].round(decimals=5), torch.ones(5))
+
+
 def test_fisher_information_is_the_curvature_of_the_divergence() -> None:
     """Of one logistic output: p (1 - p) x^2, whatever class is drawn its expectation."""
     model = nn.Linear(1, 2, bias=False)

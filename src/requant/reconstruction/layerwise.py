@@ -21,6 +21,7 @@ from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.statistics import correction, mean_and_variance
 
 MOST_BYTES = 4 << 30  # of activations in memory, teacher's and student's
+GAIN = 0.4  # of the way from the teacher's deviations to its gain
 
 
 def reconstruct(
@@ -99,7 +100,7 @@ def _is_norm(model: nn.Module, node: fx.Node, codebooks: Mapping[str, AnyCodeboo
 
 def _correct_norm(teacher: Walk, student: Walk, node: fx.Node) -> None:
     norm = cast(_BatchNorm, student.model.get_submodule(str(node.target)))
-    scale, shift = correction(student.values[node], teacher.values[node])
+    scale, shift = correction(student.values[node], teacher.values[node], gain=GAIN)
     norm.weight.copy_(norm.weight * scale)
     norm.bias.copy_(norm.bias * scale + shift)
     student.compute(node)

@@ -16,6 +16,9 @@ from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.statistics import correction
 
+# Of the moments: less than in `reconstruct`, where the layers behind make up for errors too, as one alone cannot.
+DAMPING = 0.01
+
 
 def divergences(
     model: nn.Module, codebooks: Mapping[str, Codebook], batches: Sequence[Tensor], held_out: int
@@ -53,7 +56,7 @@ def _outputs_if_rounded(walk: Walk, node: fx.Node, layer: Layer, codebook: Codeb
     weight = walk.model.get_parameter(layer.weight)
     moments = second_moments(layer, weight, walk.values[cast(fx.Node, node.args[0])][:-held_out])
     centroids = torch.from_numpy(codebook.centroids).to(weight.device)
-    rounded = torch.empty_like(weight).copy_(centroids[compensated_indices(weight, moments, centroids)])
+    rounded = torch.empty_like(weight).copy_(centroids[compensated_indices(weight, moments, centroids, DAMPING)])
     changed = walk.with_weight(node, rounded, held_out)
     axis = layer.channel_axis(changed[0])
     plain = walk.with_weight(node, weight, held_out)

@@ -44,7 +44,7 @@ def divergences(
         for node in graph.nodes:
             if (layer := known.get(node)) is not None:
                 outputs = _outputs_if_rounded(walk, node, layer, codebooks[layer.weight], held_out)
-                found[layer.weight] = _divergence(wanted, outputs)
+                found[layer.weight] = divergence(wanted, outputs)
                 progress.advance(task)
             walk.compute(node)
             walk.forget(node)
@@ -65,7 +65,8 @@ def _outputs_if_rounded(walk: Walk, node: fx.Node, layer: Layer, codebook: Codeb
     return walk.ended(node, [values * scale.reshape(shape) + shift.reshape(shape) for values in changed])
 
 
-def _divergence(wanted: Sequence[Tensor], outputs: Sequence[Tensor]) -> float:
+def divergence(wanted: Sequence[Tensor], outputs: Sequence[Tensor]) -> float:
+    """Mean KL, in nats, of logits (N, C) from log-probabilities (N, C), over all batches."""
     pairs = zip(wanted, outputs, strict=True)
     total = sum(float(F.kl_div(o.log_softmax(1), w, log_target=True, reduction="sum")) for w, o in pairs)
     return total / sum(len(batch) for batch in wanted)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from requant import archive, assembly
-from requant.auto import Grids, fit_size, grids_for, in_units
+from requant.auto import Grids, grids_for, in_units
 from requant.codebook_forms import AnyCodebook
 from requant.compression import Compressed, check_placed, compress, place
 from requant.config import Config, RetrainConfig, all_settings
@@ -35,6 +35,7 @@ from requant.retraining import History, Movement, retrain, retrain_codebooks, re
 from requant.runs import claimed, provenance, run_folder, settings_hash, state
 from requant.sensitivity import Study, Table, grid, measure_all
 from requant.shared import Shared, SharedClusterer, shared
+from requant.targets import fit_drop, fit_size
 from requant.teacher import keep_teacher
 from requant.tracking import Tracker, tracking
 
@@ -114,7 +115,7 @@ def _compress(settings: Config, folder: Path) -> Path:
         teacher = assembly.teacher(settings)
     with _timed(seconds, "cluster"):
         found = _grids(settings, teacher) if settings.plan.method == "auto" else None
-        compressed = _quantize(settings, folder, teacher) if found is None else _at_size(settings, found)
+        compressed = _quantize(settings, folder, teacher) if found is None else _at_target(settings, found)
     teacher.to(assembly.device(settings))
     job = Run(settings, folder, test, teacher, compressed, found, seconds)
     if _is_main():
@@ -230,9 +231,11 @@ def _grids(settings: Config, teacher: nn.Module) -> Grids:
     )
 
 
-def _at_size(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> Compressed:
-    """plan=auto: the network at the size that the settings ask for, on grids; reconstructed where there are images."""
-    target = assembly.target_bytes(settings, found.original_bytes)
+def _at_target(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> Compressed:
+    """plan=auto: the network on grids that meets the target; reconstructed where there are images."""
+    most = settings.target.max_drop
+    if most is not None:
+        return fit_drop(found, most, _held_out(settings), batches)
 
     def size(compressed: Compressed) -> int:
         model, codebooks = in_units(found, compressed.model, compressed.codebooks)
@@ -241,7 +244,13 @@ def _at_size(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> 
             path = Path(folder) / "network.h5"
             return archive.save(path, model, codebooks, storage="entropy", architecture=architecture).bytes
 
-    return fit_size(found, size, target, batches)
+    return fit_size(found, size, assembly.target_bytes(settings, found.original_bytes), batches)
+
+
+def _held_out(settings: Config) -> list[Tensor]:
+    """Unlabeled images that neither the plan nor the reconstruction looks at."""
+    begin = max(settings.plan.images, settings.retrain.images)
+    return batches_of(assembly.unlabeled_images(settings), settings.plan.held_out, settings.retrain.batch_size, begin)
 
 
 def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyCodebook]) -> None:
@@ -348,7 +357,7 @@ def _reconstruct(
     if job.grids is None:
         student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches)
     else:
-        found = _at_size(job.settings, job.grids, batches)
+        found = _at_target(job.settings, job.grids, batches)
         student, codebooks = found.model, found.codebooks
     seen = sum(len(batch) for batch in batches)
     job.histories[name] = History([], time.perf_counter() - started, seen)

@@ -169,6 +169,8 @@ class PlanConfig:
     `target` sets)."""
     images: int = 128
     """auto: how many unlabeled images tell what a layer's weights are worth."""
+    held_out: int = 256
+    """auto with target.max_drop: on how many further unlabeled images the drop is measured."""
     rules: list[Any] = field(default_factory=list)
     """Each {layers: "14-15", kind: weight, name: <regex>, centroids: 32, method: kmeans}, of which one of
     layers, kind, name at least; the first rule that matches a tensor decides. More a rule may say: granularity and
@@ -176,19 +178,21 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         choice("plan.method", self.method, ("rules", "auto"))
-        positive(**{"plan.images": self.images})
+        positive(**{"plan.images": self.images, "plan.held_out": self.held_out})
         if self.method == "auto" and self.rules:
             raise ConfigError("plan.method=auto finds its plan by itself: leave plan.rules empty")
 
 
 @dataclass
 class TargetConfig:
-    """plan=auto: the size that the file shall have."""
+    """plan=auto: the size that the file shall have, or how far its outputs may move."""
 
     size_mb: float | None = None
     """Megabytes (1,000,000 bytes); comes before `reduction`."""
     reduction: float | None = None
     """The share of the original's bytes (four a parameter) that shall be saved, 0 to 1."""
+    max_drop: float | None = None
+    """In place of a size: the share of held-out unlabeled images, 0 to 1, that may get another class than before."""
 
     def __post_init__(self) -> None:
         positive(**{"target.size_mb": self.size_mb})
@@ -196,6 +200,12 @@ class TargetConfig:
             raise ConfigError(
                 f"target.reduction={self.reduction}: must lie between 0 and 1; 0.9 means a tenth of the size"
             )
+        if self.max_drop is not None and not 0 < self.max_drop < 1:
+            raise ConfigError(
+                f"target.max_drop={self.max_drop}: must lie between 0 and 1; 0.01 is one image in a hundred"
+            )
+        if self.max_drop is not None and self.size_mb is not None:
+            raise ConfigError("target.max_drop and target.size_mb: one of them decides; leave the other out")
 
 
 @dataclass
@@ -353,8 +363,11 @@ class Config:
             raise ConfigError(f"teacher.keep={self.teacher.keep}: must end in .safetensors")
 
     def _check_auto(self) -> None:
-        if self.target.size_mb is None and self.target.reduction is None:
-            raise ConfigError("plan=auto needs a size: set target.size_mb=<megabytes> or target.reduction=<0 to 1>")
+        if self.target.size_mb is None and self.target.reduction is None and self.target.max_drop is None:
+            raise ConfigError(
+                "plan=auto needs an aim: set target.size_mb=<megabytes>, target.reduction=<0 to 1> "
+                "or target.max_drop=<0 to 1>"
+            )
         if self.storage.method != "entropy":
             raise ConfigError(f"plan=auto needs entropy coding, not storage={self.storage.method}: set storage=entropy")
         if self.trainer.devices * self.trainer.num_nodes > 1:

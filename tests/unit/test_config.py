@@ -72,6 +72,8 @@ def test_every_group_has_a_header() -> None:
         ("plan=auto target.reduction=null", r"set target\.size_mb"),
         ("plan=auto target.reduction=1.5", "between 0 and 1"),
         ("plan=auto target.size_mb=0", "above 0"),
+        ("plan=auto target.max_drop=2", "one image in a hundred"),
+        ("plan=auto target.max_drop=0.1 target.size_mb=1", "one of them decides"),
         ("plan=auto storage.method=packed", "storage=entropy"),
         ("plan=auto plan.rules=[{kind:weight,centroids:4}]", "by itself"),
         ("plan=auto trainer.devices=2", "one process"),

@@ -53,6 +53,9 @@ bench: setup  ## benchmarks: ratios, both sides in one run
 	$(PY) -m benchmarks.bench_clustering
 	$(PY) -m benchmarks.export
 
+damage: setup  ## 100,000 damaged archives and 2,000 forged ones of each storage (15 minutes; resumable): experiments/damage
+	$(PY) -m benchmarks.damage
+
 # Each goes on where a killed one was, and is only shown where it is done (outputs/teachers).
 teachers: setup  ## train the two teachers of the CIFAR-10 studies and keep them in experiments/teachers/ (hours; resumable)
 	$(PY) run.py experiment=teacher_vgg16_cifar10

@@ -28,12 +28,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from requant import archive, data
-from requant.auto import fit_size, grids_for, in_units
+from requant.auto import grids_for, in_units
 from requant.compression import Compressed, compress
 from requant.evaluation import outputs, score
 from requant.figures.style import COLUMN, save, style
 from requant.models import Architecture, build, example_input, load_weights, preprocessing
 from requant.reconstruction import batches_of
+from requant.targets import fit_size
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 COLUMNS = (

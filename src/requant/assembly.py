@@ -78,12 +78,11 @@ def clustering_options(settings: Config) -> dict[str, Any]:
 
 
 def target_bytes(settings: Config, original: int) -> int:
-    """plan=auto: the size of the file, of an original of so many bytes."""
+    """plan=auto: the size of the file, of an original of so many bytes; a tenth where another aim is set."""
     target = settings.target
     if target.size_mb is not None:
         return round(1e6 * target.size_mb)
-    assert target.reduction is not None
-    return round(original * (1 - target.reduction))
+    return round(original * (0.1 if target.reduction is None else 1 - target.reduction))
 
 
 def rules(settings: Config) -> list[Rule]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from requant.auto import Grids, fit_size, grids, in_units, measured, on_grid
+from requant.auto import Grids, grids, in_units, measured, on_grid
 from requant.clustering import cluster
 from requant.codebook import Codebook
 from requant.compression import Compressed, check_placed, compress
@@ -18,12 +18,13 @@ from requant.errors import UserError
 from requant.models import Architecture, build
 from requant.reconstruction import batches_of, reconstruct
 from requant.reconstruction.curvature import fisher
-from requant.reconstruction.graph import Layer, Walk, layers, side_by_side, trace
+from requant.reconstruction.graph import Layer, Walk, batches_that_fit, layers, side_by_side, trace
 from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import divergences
 from requant.reconstruction.statistics import correction, mean_and_variance
 from requant.retraining.unlabeled import TensorImages
+from requant.targets import fit_drop, fit_size
 
 ARCHITECTURES = {
     "vgg": Architecture("vgg16_cifar", classes=10, image_size=32, width=0.125),
@@ -78,11 +79,37 @@ def test_a_walk_computes_what_the_network_computes(name: str) -> None:
     batches = [images(2, 32), images(3, 32, seed=2)]
     graph = trace(model)
     walks = Walk(model, graph, batches), Walk(model, graph, batches)
-    for node in side_by_side(*walks):
+    for node in side_by_side(*walks, [], batches_that_fit(model, graph, batches[0], 1 << 30)):
         walks[1].compute(node)
     last = list(graph.nodes)[-1]
     for walk in walks:
         assert len(walk.values) == 1  # all else is forgotten
+        for batch, found in zip(batches, walk.values[last], strict=True):
+            assert torch.equal(found, model(batch))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_batches_join_where_there_is_room_for_them(name: str) -> None:
+    model = build(ARCHITECTURES[name]).eval()
+    batches = [images(2, 32, seed=seed) for seed in range(5)]
+    graph = trace(model)
+    whole = Walk(model, graph, batches[:1])
+    most = 0
+    for node in graph.nodes:
+        whole.compute(node)
+        most = max(most, whole.live_bytes())
+        whole.forget(node)
+    room = batches_that_fit(model, graph, batches[0], 4 * most)
+    assert min(room.values()) == 2
+    assert max(room.values()) > 5
+    walks = Walk(model, graph, batches[:2]), Walk(model, graph, batches[:2])
+    held = []
+    for node in side_by_side(*walks, batches[2:], room):
+        walks[1].compute(node)
+        held.append(sum(walk.live_bytes() for walk in walks))
+    assert max(held) <= 4 * most
+    last = list(graph.nodes)[-1]
+    for walk in walks:
         for batch, found in zip(batches, walk.values[last], strict=True):
             assert torch.equal(found, model(batch))
 
@@ -354,3 +381,32 @@ def test_batches_hold_the_first_images_in_order() -> None:
     assert [len(batch) for batch in found] == [3, 3, 1]
     assert torch.equal(torch.cat(found), stack[:7])
     assert len(torch.cat(batches_of(TensorImages(stack), 99, 4))) == 10
+
+
+def test_the_smallest_network_within_a_drop_is_found() -> None:
+    model = small()
+    with torch.no_grad():
+        model.fc.bias -= model(images(64, seed=3)).mean(0)  # so that classes differ from image to image
+    seen, held_out = [images(8)], [images(120, seed=7), images(80, seed=8)]
+    found = grids(model, seen[0][:1], list(seen[0].split(1)))
+    sizes, drops = [], []
+    for most in (0.03, 0.3):
+        compressed = fit_drop(found, most, held_out, seen)
+        check_placed(compressed.model, compressed.codebooks)
+        changed = [(compressed.model(b).argmax(1) != model(b).argmax(1)).float() for b in held_out]
+        drops.append(float(torch.cat(changed).mean()))
+        sizes.append(sum(book.entropy_bits * book.indices.size for book in compressed.codebooks.values()))
+        assert drops[-1] <= most
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_a_drop_that_cannot_be_had_says_what_to_do() -> None:
+    model = small()
+    found = grids(model, images(1), list(images(4).split(1)))
+    with pytest.raises(UserError, match=r"target\.max_drop needs unlabeled images"):
+        fit_drop(found, 0.1, [])
+    nn.init.zeros_(found.base.fc.weight)
+    found.base.fc.bias.data[:] = torch.arange(10.0) * 1e-4
+    found.base.fc.weight.data[0] = 1e-9
+    compressed = fit_drop(found, 0.1, [images(8)])  # the bias alone decides, and is not on a grid
+    assert compressed.codebooks

@@ -51,8 +51,11 @@ def _pack_chunk(values: NDArray[np.unsignedinteger], bits: int) -> NDArray[np.ui
 
 
 def _unpack_chunk(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    whole = np.pad(packed, (0, -packed.size % bits)).reshape(-1, bits)
-    words = np.pad(whole, ((0, 0), (0, 16 - bits))).view("<u8")
+    whole = np.zeros(-(-packed.size // bits) * bits, np.uint8)  # numpy.pad would take longer than all of this
+    whole[: packed.size] = packed
+    rows = np.zeros((whole.size // bits, 16), np.uint8)
+    rows[:, :bits] = whole.reshape(-1, bits)
+    words = rows.view("<u8")
     half = np.uint64(4 * bits)
     words[:, 1] = words[:, 1] << np.uint64(64) - half | words[:, 0] >> half
     values = np.empty((len(words), 2, 4), index_dtype(1 << bits))

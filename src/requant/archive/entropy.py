@@ -31,6 +31,7 @@ from requant.archive.fitting import best_model
 from requant.archive.levels import AXES, Levels, Model, axes_of, contexts, from_bytes
 from requant.archive.manifest import Entry, Manifest
 from requant.archive.payloads import (
+    Bytes,
     Reader,
     Tables,
     check_values,
@@ -113,9 +114,9 @@ def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDAr
         ArchiveError: naming what is not as the manifest says.
 
     """
-    payload = open_dataset(file, PAYLOAD, np.dtype(np.uint8))
-    side, entries = _side(payload, manifest), payloads.clustered(manifest)
-    content, room = Reader(payload, side.size), 2 * _lanes(entries)
+    content = Reader(Bytes(open_dataset(file, PAYLOAD, np.dtype(np.uint8))))
+    side, entries = _side(content, manifest), payloads.clustered(manifest)
+    room = 2 * _lanes(entries)
     tables = read_tables(content, entries, side.tables)
     before = content.begin
     states = ans.states_from(content.take, room // 2)
@@ -163,9 +164,8 @@ def _measured(manifest: Manifest, side: Side, words: Sequence[int], coded: int) 
     return {entry.name: found[entry.name] for entry in manifest.tensors}
 
 
-def _side(payload: h5py.Dataset, manifest: Manifest) -> Side:
-    check_values(manifest, payload.size)
-    content = Reader(payload, 0)
+def _side(content: Reader, manifest: Manifest) -> Side:
+    check_values(manifest, content.content.size)
     size = int(content.take(4).view("<u4")[0])
     data = frames.decompress(content.take(size).tobytes(), MOST_SIDE, "payload's side block")
     entries, groups = payloads.clustered(manifest), payloads.groups(manifest)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from requant.archive import coder, frames, payloads
 from requant.archive.datasets import open_dataset
 from requant.archive.manifest import Entry, Manifest
-from requant.archive.payloads import Reader, check_values, read_tables, shares, tables_bytes, unshuffled
+from requant.archive.payloads import Bytes, Reader, check_values, read_tables, shares, tables_bytes, unshuffled
 from requant.archive.probabilities import Model, from_bytes
 from requant.archive.report import TensorBytes
 from requant.codebook import Codebook
@@ -52,9 +52,8 @@ def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDAr
         ArchiveError: naming what is not as the manifest says.
 
     """
-    payload = open_dataset(file, PAYLOAD, np.dtype(np.uint8))
-    side = _side(payload, manifest)
-    content = Reader(payload, side.size)
+    content = Reader(Bytes(open_dataset(file, PAYLOAD, np.dtype(np.uint8))))
+    side = _side(content, manifest)
     clustered = payloads.clustered(manifest)
     tables = read_tables(content, clustered, side.tables)
     found: dict[str, Codebook | NDArray[Any]] = {}
@@ -83,8 +82,7 @@ def _measured(manifest: Manifest, side: Side) -> dict[str, TensorBytes]:
     return {entry.name: found[entry.name] for entry in manifest.tensors}
 
 
-def _side(payload: h5py.Dataset, manifest: Manifest) -> Side:
-    content = Reader(payload, 0)
+def _side(content: Reader, manifest: Manifest) -> Side:
     size = int(content.take(4).view("<u4")[0])
     data = frames.decompress(content.take(size).tobytes(), MOST_SIDE, "payload's side block")
     clustered, groups = payloads.clustered(manifest), payloads.groups(manifest)
@@ -99,7 +97,7 @@ def _side(payload: h5py.Dataset, manifest: Manifest) -> Side:
         models.append(model)
     if rest:
         raise ArchiveError("its payload's side block is too long")
-    check_values(manifest, payload.size)
+    check_values(manifest, content.content.size)
     return Side(4 + size, words, tables, blocks, models)
 
 

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +23,8 @@ from requant.codebook_forms import AnyCodebook
 from requant.errors import ArchiveError, UserError
 from requant.finite import count_not_finite
 from requant.suggest import did_you_mean
+
+LARGE = 1 << 22  # bytes of a file from which a network is built without drawing weights: that costs 20 us a function
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -121,12 +123,14 @@ def _translated(path: Path) -> Iterator[None]:
 
 def _build(archive: Archive) -> nn.Module:
     from requant.models import Architecture, build
+    from requant.models.uninitialised import Uninitialised
 
     path = archive.report.path
     if archive.architecture is None:
         raise ArchiveError(f"{path} does not say what network it is: build it, and call load(path, model)")
     try:
-        return build(Architecture.from_dict(archive.architecture))
+        with Uninitialised() if archive.report.bytes > LARGE else nullcontext():
+            return build(Architecture.from_dict(archive.architecture))
     except UserError as error:
         raise ArchiveError(f"{path} describes a network that cannot be built: {error}") from error
 

@@ -121,7 +121,7 @@ class Entry:
 
     def from_held(self, data: NDArray[np.uint8]) -> NDArray[Any]:
         """Centroids or values, flat, from the bytes that the file holds."""
-        held = data.view(self.held)
+        held = (data if data.flags.owndata else data.copy()).view(self.held)  # a part of a payload may begin anywhere
         return from_bits(held, self.stored) if self.stored else held
 
 

@@ -17,6 +17,7 @@ from requant.archive.bitpack import pack, unpack
 from requant.archive.content import Contents
 from requant.archive.datasets import open_dataset
 from requant.archive.manifest import Entry, Manifest
+from requant.archive.payloads import Bytes, Reader
 from requant.archive.report import TensorBytes
 from requant.codebook import Codebook
 from requant.errors import ArchiveError
@@ -49,10 +50,8 @@ def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDAr
     total = sum(size.total for size in sizes.values())
     if payload.size != total:
         raise ArchiveError(f"its payload has {payload.size} bytes where the manifest makes it {total}")
-    found, begin = {}, 0
-    for entry in _ordered(manifest):
-        found[entry.name] = _read_entry(payload, begin, entry)
-        begin += entry.codebook_bytes + entry.index_bytes + entry.dense_bytes
+    content = Reader(Bytes(payload))
+    found = {entry.name: _read_entry(content, entry) for entry in _ordered(manifest)}
     return {entry.name: found[entry.name] for entry in manifest.tensors}, sizes
 
 
@@ -71,16 +70,9 @@ def _pieces(tensor: Codebook | NDArray[Any], entry: Entry) -> Iterator[NDArray[n
         yield pack(tensor.indices.reshape(-1), tensor.bits)
 
 
-def _read_entry(payload: h5py.Dataset, begin: int, entry: Entry) -> Codebook | NDArray[Any]:
+def _read_entry(content: Reader, entry: Entry) -> Codebook | NDArray[Any]:
     if entry.centroids is None:
-        return entry.from_held(_read_bytes(payload, begin, entry.dense_bytes)).reshape(entry.shape)
-    centroids = entry.from_held(_read_bytes(payload, begin, entry.codebook_bytes))
-    stream = _read_bytes(payload, begin + entry.codebook_bytes, entry.index_bytes)
+        return entry.from_held(content.take(entry.dense_bytes)).reshape(entry.shape)
+    centroids = entry.from_held(content.take(entry.codebook_bytes))
+    stream = content.take(entry.index_bytes)
     return Codebook(centroids, unpack(stream, entry.bits, entry.values).reshape(entry.shape))
-
-
-def _read_bytes(payload: h5py.Dataset, begin: int, size: int) -> NDArray[np.uint8]:
-    data = np.empty(size, np.uint8)
-    if size:
-        payload.read_direct(data, np.s_[begin : begin + size])
-    return data

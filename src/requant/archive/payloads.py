@@ -11,27 +11,54 @@ from requant.archive import frames
 from requant.archive.manifest import Entry, Manifest
 from requant.errors import ArchiveError
 
+AT_ONCE = 1 << 24  # bytes of a payload that are read in one piece: HDF5 takes long for each
+
+
+class Bytes:
+    """The bytes of a payload, by position."""
+
+    def __init__(self, payload: h5py.Dataset) -> None:
+        self.payload, self.size = payload, int(payload.size)
+        self.whole = self._read(0, self.size) if self.size <= AT_ONCE else None
+
+    def at(self, begin: int, size: int) -> NDArray[np.uint8]:
+        """So many bytes from there on.
+
+        Raises:
+            ArchiveError: where there are fewer.
+
+        """
+        if begin + size > self.size:
+            raise ArchiveError(f"its payload of {self.size} bytes ends before what it announces")
+        return self._read(begin, size) if self.whole is None else self.whole[begin : begin + size]
+
+    def _read(self, begin: int, size: int) -> NDArray[np.uint8]:
+        data = np.empty(size, np.uint8)
+        if size:
+            self.payload.read_direct(data, np.s_[begin : begin + size])
+        return data
+
 
 class Reader:
     """Parts of the payload, one after another."""
 
-    def __init__(self, payload: h5py.Dataset, begin: int) -> None:
-        self.payload, self.begin = payload, begin
+    def __init__(self, content: Bytes) -> None:
+        self.content, self.begin = content, 0
 
     def take(self, size: int) -> NDArray[np.uint8]:
-        """The next bytes."""
-        if self.begin + size > self.payload.size:
-            raise ArchiveError(f"its payload of {self.payload.size} bytes ends before what it announces")
-        part = np.empty(size, np.uint8)
-        if size:
-            self.payload.read_direct(part, np.s_[self.begin : self.begin + size])
+        """The next bytes.
+
+        Raises:
+            ArchiveError: where there are fewer.
+
+        """
         self.begin += size
-        return part
+        return self.content.at(self.begin - size, size)
 
     def finish(self) -> None:
         """Nothing may be left."""
-        if self.begin != self.payload.size:
-            raise ArchiveError(f"its payload has {self.payload.size - self.begin} bytes too many")
+        if self.begin != self.content.size:
+            raise ArchiveError(f"its payload has {self.content.size - self.begin} bytes too many")
 
 
 def shuffled(tensors: Sequence[tuple[Entry, Any]]) -> bytes:

@@ -15,10 +15,12 @@ from requant.compression import place
 from requant.errors import UserError
 from requant.evaluation import evaluating
 from requant.progress import bar
-from requant.reconstruction.graph import NORMS, Layer, Walk, layers, side_by_side, trace
+from requant.reconstruction.graph import NORMS, Layer, Walk, batches_that_fit, layers, side_by_side, trace
 from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.statistics import correction, mean_and_variance
+
+MOST_BYTES = 4 << 30  # of activations in memory, teacher's and student's
 
 
 def reconstruct(
@@ -30,6 +32,9 @@ def reconstruct(
     errors made up for by those to come (`rounding`); then the batch norm behind it, or its bias, is set so that its
     outputs have the original's mean (and deviation) in each channel. What has a codebook and is no layer's weight
     stands still. No label is used, and nothing is trained by gradients.
+
+    Activations are kept in memory, the teacher's and the student's, up to 4 GiB: where the early layers' do not fit for
+    all images, the first images do for them, and the others join where activations have become smaller.
 
     Args:
         original: the network before clustering; left as it is.
@@ -55,8 +60,10 @@ def reconstruct(
     images = [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
     with evaluating(original), evaluating(student), bar() as progress, torch.no_grad():
         task = progress.add_task("reconstruct", total=len(known))
-        teacher_walk, student_walk = Walk(original, graph, images), Walk(student, graph, images)
-        for node in side_by_side(teacher_walk, student_walk):
+        room = batches_that_fit(original, graph, images[0], MOST_BYTES)
+        first = images[: min(room.values())]
+        teacher_walk, student_walk = Walk(original, graph, first), Walk(student, graph, first)
+        for node in side_by_side(teacher_walk, student_walk, images[len(first) :], room):
             layer = known.get(node)
             if layer is not None:
                 found[layer.weight] = _rounded(original, student_walk, node, layer, found[layer.weight])
@@ -110,7 +117,8 @@ def _correct_bias(
     student.compute(node)
 
 
-def batches_of(images: Any, count: int, size: int) -> list[Tensor]:
-    """The first `count` images in batches of `size`; `images` as `requant.data.unlabeled` gives them."""
-    places = np.arange(min(count, len(images)))
-    return [images.__getitems__(part.tolist()) for part in np.split(places, range(size, len(places), size))]
+def batches_of(images: Any, count: int, size: int, begin: int = 0) -> list[Tensor]:
+    """`count` images, or what there is, in batches of `size`; `images` as `requant.data.unlabeled` gives them."""
+    places = np.arange(begin, max(begin, min(begin + count, len(images))))
+    parts = np.split(places, range(size, len(places), size))
+    return [images.__getitems__(part.tolist()) for part in parts if len(part)]

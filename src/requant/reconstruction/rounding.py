@@ -3,12 +3,15 @@
 The weights of an output are rounded one after another; the error of each is made up for, as far as the second moments
 of the inputs allow, by those still to come (Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative
 Pre-trained Transformers", ICLR 2023; here with any sorted centroids instead of a uniform grid).
+
+The moments are damped a hundred times more than there: an input that is small on the mean of all images may decide a
+few of them, which a squared error does not tell but the divergence of the outputs does (docs/frontier.md, figures).
 """
 
 import torch
 from torch import Tensor
 
-DAMPING = 0.01  # of the mean second moment, added to each
+DAMPING = 1.0  # of the mean second moment, added to each
 BLOCK = 64  # values whose errors reach the ones after the block in one product
 
 

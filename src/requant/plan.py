@@ -122,12 +122,17 @@ class Assignment:
     @property
     def described(self) -> str:
         """The method, and what else is not as usual: `kmeans, channel`."""
-        more = [self.granularity] if self.granularity != "tensor" else []
-        more += [f"block {self.block}"] if self.block is not None else []
-        more += [f"split {self.split:g}"] if self.split else []
-        more += [f"rank {self.rank:g}"] if self.rank is not None else []
+        more = [f"rank {self.rank:g}"] if self.rank is not None else []
         more += [f"prune {self.prune:g}"] if self.prune else []
-        return ", ".join([self.method, *more])
+        return ", ".join([described(self.method, self.granularity, self.block, self.split), *more])
+
+
+def described(method: str, granularity: str, block: int | None, split: float) -> str:
+    """The method, and what else is not as usual."""
+    more = [granularity] if granularity != "tensor" else []
+    more += [f"block {block}"] if block is not None else []
+    more += [f"split {split:g}"] if split else []
+    return ", ".join([method, *more])
 
 
 def resolve(

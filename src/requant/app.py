@@ -26,7 +26,7 @@ from requant.layers import describe
 from requant.layout import POINTS, RESULT
 from requant.machine import use_threads
 from requant.models import checksum, example_input
-from requant.plan import Assignment, resolve
+from requant.plan import Assignment, described, resolve
 from requant.progress import console
 from requant.reconstruction import batches_of, reconstruct
 from requant.report import print_result
@@ -163,6 +163,7 @@ def _measure_sensitivity(settings: Config, folder: Path) -> Path:
             method=settings.clustering.method,
             storage=settings.storage.method,
             architecture=network.to_dict(),
+            clustering=_forms(settings) | assembly.clustering_options(settings),
         )
     wanted = settings.sensitivity
     points = grid(study.tensors, wanted.kinds, wanted.layers, wanted.centroids)
@@ -185,7 +186,9 @@ def _shared_columns(header: dict[str, Any], study: Study) -> dict[str, Any]:
         "original_bytes": study.original_bytes,
         "model": config["model"]["name"],
         "data": config["data"]["name"],
-        "clustering": config["clustering"]["method"],
+        "clustering": described(
+            **{key: config["clustering"][key] for key in ("method", "granularity", "block", "split")}
+        ),
         "storage": config["storage"]["method"],
         "seed": config["seed"],
         "hash": header["hash"],
@@ -201,12 +204,11 @@ _TASKS = {"compress": _compress, "teacher": _train_teacher, "sensitivity": _meas
 def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     """Cluster; a resumed run and DDP's other processes read the codebooks that are stored already."""
     path, rules, clustering = folder / "quantized.h5", assembly.rules(settings), settings.clustering
-    forms: dict[str, Any] = {"granularity": clustering.granularity, "split": clustering.split}
     example = example_input(assembly.architecture(settings))
     stored = archive.read(path) if path.exists() else None
     if stored is None or (stored.provenance or {}).get("teacher") != checksum(teacher):
         clusterer, options = SharedClusterer(), assembly.clustering_options(settings)
-        found = compress(teacher, rules, example, clustering.method, options, clusterer=clusterer, **forms)
+        found = compress(teacher, rules, example, clustering.method, options, clusterer=clusterer, **_forms(settings))
         if clusterer.found:
             console.print(f"Clusters of {clusterer.found} tensors: kept from an earlier run")
         model, codebooks = archive.shortened(found.model, found.codebooks, settings.storage.centroids)
@@ -215,7 +217,11 @@ def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     student = copy.deepcopy(teacher)
     place(student, codebooks)
     tensors = describe(teacher, example)
-    return Compressed(student, codebooks, resolve(rules, tensors, clustering.method, **forms), tensors)
+    return Compressed(student, codebooks, resolve(rules, tensors, clustering.method, **_forms(settings)), tensors)
+
+
+def _forms(settings: Config) -> dict[str, Any]:
+    return {"granularity": settings.clustering.granularity, "split": settings.clustering.split}
 
 
 def _grids(settings: Config, teacher: nn.Module) -> Grids:

@@ -12,6 +12,7 @@ from requant.figures.style import COLOURS, HATCHES, MARKERS, PAGE, style
 from requant.results import STUDENTS, described
 
 _PARTS = {"indices": "0.25", "codebooks": "0.85", "dense": "0.55", "overhead": "1.0"}
+LABEL_HEIGHT = 7.0  # in percent of the axis
 
 
 def draw_run(result: Mapping[str, Any], path: Path) -> None:
@@ -40,22 +41,19 @@ def _draw_size(axes: Axes, size: Mapping[str, Any]) -> None:
 
 
 def _draw_parts(axes: Axes, size: Mapping[str, Any]) -> None:
-    """The stored file, its parts from the bottom in shares of its bytes; those too thin to see have their share written too."""
+    """The stored file's bytes by part; labels that would lie on one another are moved up."""
     total, bottom = sum(size["parts"].values()), 0.0
     lowest = -LABEL_HEIGHT
     for part, grey in _PARTS.items():
         share = 100 * size["parts"][part] / total
         axes.bar([0], [share], bottom=bottom, color=grey, edgecolor="black", linewidth=0.5, width=0.5)
         lowest = max(lowest + LABEL_HEIGHT, bottom + share / 2)
-        axes.annotate(f"{part} {share:.1f} %", (0.25, bottom + share / 2), (0.4, lowest), fontsize=6.5, va="center")
+        axes.text(0.4, lowest, f"{part} {share:.1f} %", fontsize=6.5, va="center")
         bottom += share
     axes.set_xlim(-0.3, 2.2)
     axes.set_ylim(0, max(108, lowest + LABEL_HEIGHT))
     axes.set_xticks([0], ["stored"])
     axes.set_ylabel("share of the file (%)")
-
-
-LABEL_HEIGHT = 7.0  # in percent of the axis
 
 
 def _draw_accuracy(axes: Axes, accuracy: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """What a run takes from its start to its first training step, and how fast a sweep of 16 runs is, 1 and 2 at a time.
 
-python -m benchmarks.job_start. The embedded data (the defaults of conf/config.yaml, small); the teacher is trained
-beforehand. A start is measured three times with an empty cache of shared work and three times with a full one, in
-computing time, which other work on the machine changes little; a sweep once each, by the clock.
+python -m benchmarks.job_start [starts | sweeps]. The embedded data (the defaults of conf/config.yaml, small); the
+teacher is trained beforehand. A start is measured three times with an empty cache of shared work and three times with a
+full one, in computing time, which other work on the machine changes little; a sweep once each, by the clock and in
+computing time.
 """
 
 import json
@@ -30,19 +31,25 @@ class FirstStep(BaseException):
     """The run has got there; not an Exception, so that nothing on the way takes it for an error."""
 
 
-def main() -> None:
+def main(what: str) -> None:
     """Measure, show."""
     with TemporaryDirectory() as folder:
         environment = os.environ | {"REQUANT_CACHE": f"{folder}/cache", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
         _run(environment, "task=teacher", f"out={folder}/teacher")
-        table = Table("from start to first step, s", "first run", "others of its sweep")
-        found = [_starts(environment, Path(folder), fresh) for fresh in (True, False)]
-        for part in found[0]:
-            table.add_row(part, *(f"{starts[part]:.2f}" for starts in found))
-        Console().print(table)
-        for at_once in (1, 2):
-            seconds = _sweep(environment, f"{folder}/sweep{at_once}", at_once)
-            Console().print(f"16 runs, {at_once} at a time: {seconds:.1f} s, {3600 * 16 / seconds:.0f} runs an hour")
+        if what != "sweeps":
+            table = Table("from start to first step, s", "first run", "others of its sweep")
+            found = [_starts(environment, Path(folder), fresh) for fresh in (True, False)]
+            for part in found[0]:
+                table.add_row(part, *(f"{starts[part]:.2f}" for starts in found))
+            Console().print(table)
+        if what != "starts":
+            table = Table("16 runs", "seconds", "runs an hour", "computing, s")
+            for at_once in (1, 2):
+                seconds, computing = _sweep(environment, f"{folder}/sweep{at_once}", at_once)
+                table.add_row(
+                    f"{at_once} at a time", f"{seconds:.0f}", f"{3600 * 16 / seconds:.0f}", f"{computing:.0f}"
+                )
+            Console().print(table)
 
 
 def _starts(environment: dict[str, str], folder: Path, fresh: bool) -> dict[str, float]:
@@ -58,11 +65,14 @@ def _starts(environment: dict[str, str], folder: Path, fresh: bool) -> dict[str,
     return {part: statistics.median(start[part] for start in starts) for part in starts[0]}
 
 
-def _sweep(environment: dict[str, str], out: str, at_once: int) -> float:
-    started = time.perf_counter()
+def _sweep(environment: dict[str, str], out: str, at_once: int) -> tuple[float, float]:
+    """Seconds by the clock, and of computing."""
+    started, before = time.perf_counter(), os.times()
     overrides = ("centroids=2,4,8,16", "seed=0,1,2,3", "retrain.epochs=2", f"hydra.launcher.max_parallel={at_once}")
     _run(environment, "-m", *overrides, f"out={out}")
-    return time.perf_counter() - started
+    after = os.times()
+    computing = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - started, computing
 
 
 def _run(environment: dict[str, str], *overrides: str) -> None:
@@ -112,4 +122,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["one"]:
         print(json.dumps(one(sys.argv[2:])))
     else:
-        main()
+        main(*sys.argv[1:2] or ["both"])

@@ -1,4 +1,7 @@
-"""Draw error_against_k.png and error_against_bits.png from results.csv: python experiments/clustering/plot.py."""
+"""Draw the figures: python experiments/clustering/plot.py.
+
+error_against_k.png and error_against_bits.png from results.csv, accuracy_by_form.png from forms.csv.
+"""
 
 from pathlib import Path
 
@@ -19,6 +22,18 @@ METHODS = {
     "entropy": ("entropy", "v"),
 }
 COLOURS = dict(zip(METHODS, sns.color_palette("colorblind"), strict=False)) | {"exact": "black"}
+FORMS = {
+    "tensor": ("k-means, a table a tensor", "o"),
+    "channel": ("a table a channel", "s"),
+    "channel_scale": ("a factor a channel", "^"),
+    "group:4096": ("a table for 4,096 values", "D"),
+    "group_scale:128": ("a factor for 128 values", "v"),
+    "product": ("vectors", "P"),
+    "linear": ("equal cells, a table a tensor", "x"),
+    "linear, split 2 %": ("equal cells, 2 % of inputs split", "+"),
+}
+LEAST = 4  # rows that a network's panel needs
+SHOWN = 30.0  # points below the original
 AT_BITS = ("equal_population", "linear", "kmeans", "entropy")
 
 
@@ -27,6 +42,33 @@ def main() -> None:
     with style():
         draw(results[(results.method != "entropy") & (results.k <= 256)], "k", "error_against_k")
         draw(results[results.method.isin(AT_BITS) & (results.bits <= 8)], "bits", "error_against_bits")
+        draw_forms(pd.read_csv(HERE / "forms.csv"))
+
+
+def draw_forms(results: pd.DataFrame) -> None:
+    """Top-1 against the file's size, one panel a network."""
+    networks = [network for network, rows in results.groupby("network", sort=False) if len(rows) >= LEAST]
+    figure, axes = plt.subplots(1, len(networks), figsize=(PAGE, 3.2), layout="constrained", squeeze=False)
+    colours = sns.color_palette("colorblind", len(FORMS))
+    for axis, network in zip(axes[0], networks, strict=True):
+        found = results[results.network == network]
+        n, teacher = found.n.iloc[0], 100 * found.teacher_correct.iloc[0] / found.n.iloc[0]
+        axis.axhline(teacher, color="0.4", ls=":", lw=1)
+        axis.annotate("original", (1, teacher), (-2, 2), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", ha="right", fontsize=6.5)  # fmt: skip
+        for (form, (label, marker)), colour in zip(FORMS.items(), colours, strict=True):
+            curve = found[found.form == form].sort_values("bytes")
+            axis.plot(curve.bytes / 1e6, 100 * curve.correct / n, marker=marker, color=colour, label=label, ms=4, lw=1)
+        axis.set_ylim(teacher - SHOWN, teacher + 0.07 * SHOWN)
+        axis.set_title(f"{network}, n = {n:,}")
+        axis.set_xlabel("file, MB")
+        axis.grid(alpha=0.3, lw=0.5)
+    axes[0][0].set_ylabel("top-1 (%)")
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=7
+    )
+    figure.savefig(HERE / "accuracy_by_form.png")
+    plt.close(figure)
 
 
 def draw(results: pd.DataFrame, across: str, name: str) -> None:

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Codebook": "requant.codebook",
+    "Movement": "requant.retraining",
     "Recipe": "requant.recipe",
     "cluster": "requant.clustering",
     "compress": "requant.compression",
@@ -17,10 +18,23 @@ _HOME = {
     "load": "requant.archive",
     "read": "requant.archive",
     "retrain": "requant.retraining",
+    "retrain_codebooks": "requant.retraining",
     "save": "requant.archive",
 }
 
-__all__ = ["Codebook", "Recipe", "cluster", "compress", "evaluate", "load", "read", "retrain", "save"]
+__all__ = [
+    "Codebook",
+    "Movement",
+    "Recipe",
+    "cluster",
+    "compress",
+    "evaluate",
+    "load",
+    "read",
+    "retrain",
+    "retrain_codebooks",
+    "save",
+]
 
 if TYPE_CHECKING:
     from requant.archive import load, read, save
@@ -29,7 +43,7 @@ if TYPE_CHECKING:
     from requant.compression import compress
     from requant.evaluation import evaluate
     from requant.recipe import Recipe
-    from requant.retraining import retrain
+    from requant.retraining import Movement, retrain, retrain_codebooks
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from requant import archive, assembly
-from requant.auto import Grids, fit_size, grids_for, in_units
+from requant.auto import Grids, grids_for, in_units
 from requant.codebook_forms import AnyCodebook
 from requant.compression import Compressed, check_placed, compress, place
 from requant.config import Config, RetrainConfig, all_settings
@@ -26,15 +26,16 @@ from requant.layers import describe
 from requant.layout import POINTS, RESULT
 from requant.machine import use_threads
 from requant.models import checksum, example_input
-from requant.plan import Assignment, resolve
+from requant.plan import Assignment, described, resolve
 from requant.progress import console
 from requant.reconstruction import batches_of, reconstruct
 from requant.report import print_result
 from requant.results import findings, read_result, summary, write_result
-from requant.retraining import History, retrain, retrain_with_labels
+from requant.retraining import History, Movement, retrain, retrain_codebooks, retrain_with_labels
 from requant.runs import claimed, provenance, run_folder, settings_hash, state
 from requant.sensitivity import Study, Table, grid, measure_all
 from requant.shared import Shared, SharedClusterer, shared
+from requant.targets import fit_drop, fit_size
 from requant.teacher import keep_teacher
 from requant.tracking import Tracker, tracking
 
@@ -114,7 +115,7 @@ def _compress(settings: Config, folder: Path) -> Path:
         teacher = assembly.teacher(settings)
     with _timed(seconds, "cluster"):
         found = _grids(settings, teacher) if settings.plan.method == "auto" else None
-        compressed = _quantize(settings, folder, teacher) if found is None else _at_size(settings, found)
+        compressed = _quantize(settings, folder, teacher) if found is None else _at_target(settings, found)
     teacher.to(assembly.device(settings))
     job = Run(settings, folder, test, teacher, compressed, found, seconds)
     if _is_main():
@@ -126,10 +127,10 @@ def _compress(settings: Config, folder: Path) -> Path:
         for name, recipe in todo.items():
             student, codebooks = copy.deepcopy(compressed.model), compressed.codebooks
             with _timed(seconds, name):
-                if recipe.method == "reconstruct":
+                if "reconstruct" in (recipe.method, recipe.start):
                     student, codebooks = _reconstruct(job, name, recipe, images[name])
-                else:
-                    job.histories[name] = _retrain(job, name, recipe, student, images[name], tracker)
+                if recipe.method != "reconstruct":
+                    codebooks = _retrain(job, name, recipe, student, codebooks, images[name], tracker)
             students[name] = (student, codebooks)
         if not _is_main():
             return folder / RESULT
@@ -162,6 +163,7 @@ def _measure_sensitivity(settings: Config, folder: Path) -> Path:
             method=settings.clustering.method,
             storage=settings.storage.method,
             architecture=network.to_dict(),
+            clustering=_forms(settings) | assembly.clustering_options(settings),
         )
     wanted = settings.sensitivity
     points = grid(study.tensors, wanted.kinds, wanted.layers, wanted.centroids)
@@ -184,7 +186,9 @@ def _shared_columns(header: dict[str, Any], study: Study) -> dict[str, Any]:
         "original_bytes": study.original_bytes,
         "model": config["model"]["name"],
         "data": config["data"]["name"],
-        "clustering": config["clustering"]["method"],
+        "clustering": described(
+            **{key: config["clustering"][key] for key in ("method", "granularity", "block", "split")}
+        ),
         "storage": config["storage"]["method"],
         "seed": config["seed"],
         "hash": header["hash"],
@@ -200,12 +204,11 @@ _TASKS = {"compress": _compress, "teacher": _train_teacher, "sensitivity": _meas
 def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     """Cluster; a resumed run and DDP's other processes read the codebooks that are stored already."""
     path, rules, clustering = folder / "quantized.h5", assembly.rules(settings), settings.clustering
-    forms: dict[str, Any] = {"granularity": clustering.granularity, "split": clustering.split}
     example = example_input(assembly.architecture(settings))
     stored = archive.read(path) if path.exists() else None
     if stored is None or (stored.provenance or {}).get("teacher") != checksum(teacher):
         clusterer, options = SharedClusterer(), assembly.clustering_options(settings)
-        found = compress(teacher, rules, example, clustering.method, options, clusterer=clusterer, **forms)
+        found = compress(teacher, rules, example, clustering.method, options, clusterer=clusterer, **_forms(settings))
         if clusterer.found:
             console.print(f"Clusters of {clusterer.found} tensors: kept from an earlier run")
         model, codebooks = archive.shortened(found.model, found.codebooks, settings.storage.centroids)
@@ -214,7 +217,11 @@ def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
     student = copy.deepcopy(teacher)
     place(student, codebooks)
     tensors = describe(teacher, example)
-    return Compressed(student, codebooks, resolve(rules, tensors, clustering.method, **forms), tensors)
+    return Compressed(student, codebooks, resolve(rules, tensors, clustering.method, **_forms(settings)), tensors)
+
+
+def _forms(settings: Config) -> dict[str, Any]:
+    return {"granularity": settings.clustering.granularity, "split": settings.clustering.split}
 
 
 def _grids(settings: Config, teacher: nn.Module) -> Grids:
@@ -230,9 +237,11 @@ def _grids(settings: Config, teacher: nn.Module) -> Grids:
     )
 
 
-def _at_size(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> Compressed:
-    """plan=auto: the network at the size that the settings ask for, on grids; reconstructed where there are images."""
-    target = assembly.target_bytes(settings, found.original_bytes)
+def _at_target(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> Compressed:
+    """plan=auto: the network on grids that meets the target; reconstructed where there are images."""
+    most = settings.target.max_drop
+    if most is not None:
+        return fit_drop(found, most, _held_out(settings), batches)
 
     def size(compressed: Compressed) -> int:
         model, codebooks = in_units(found, compressed.model, compressed.codebooks)
@@ -241,7 +250,13 @@ def _at_size(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> 
             path = Path(folder) / "network.h5"
             return archive.save(path, model, codebooks, storage="entropy", architecture=architecture).bytes
 
-    return fit_size(found, size, target, batches)
+    return fit_size(found, size, assembly.target_bytes(settings, found.original_bytes), batches)
+
+
+def _held_out(settings: Config) -> list[Tensor]:
+    """Unlabeled images that neither the plan nor the reconstruction looks at."""
+    begin = max(settings.plan.images, settings.retrain.images)
+    return batches_of(assembly.unlabeled_images(settings), settings.plan.held_out, settings.retrain.batch_size, begin)
 
 
 def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyCodebook]) -> None:
@@ -291,9 +306,18 @@ def _measure(job: Run, name: str) -> None:
         job.accuracy[name] = score(*outputs(student, job.test_batches(shard=False)), job.teacher_outputs)
 
 
-def _retrain(job: Run, name: str, recipe: RetrainConfig, student: nn.Module, images: Any, tracker: Tracker) -> History:
+def _retrain(
+    job: Run,
+    name: str,
+    recipe: RetrainConfig,
+    student: nn.Module,
+    codebooks: Mapping[str, AnyCodebook],
+    images: Any,
+    tracker: Tracker,
+) -> Mapping[str, AnyCodebook]:
+    """Train a student in place; the codebooks that it is on afterwards."""
     common: dict[str, Any] = {
-        "codebooks": set(job.compressed.codebooks),
+        "codebooks": codebooks,
         "only": job.compressed.last_layer() if recipe.trainable == "last_layer" else None,
         "recipe": recipe,
         "statistics": recipe.statistics,
@@ -305,20 +329,23 @@ def _retrain(job: Run, name: str, recipe: RetrainConfig, student: nn.Module, ima
         "loggers": tracker.loggers(name) if _is_main() else (),
     }
     if recipe.method == "conventional":
-        return retrain_with_labels(student, images, label="retrain with labels", **common)
-    return retrain(
-        student,
-        job.teacher,
-        images,
-        loss=recipe.loss,
-        temperature=recipe.temperature,
-        teacher_outputs=recipe.teacher_outputs,
-        front=recipe.front,
-        in_memory=recipe.in_memory,
-        keep=lambda compute: _outputs_and_saved(_once(job, "unlabeled", lambda: (compute(),))),
-        label="retrain without labels",
-        **common,
-    )
+        job.histories[name] = retrain_with_labels(student, images, label="retrain with labels", **common)
+        return codebooks
+    common |= {
+        "loss": recipe.loss,
+        "temperature": recipe.temperature,
+        "teacher_outputs": recipe.teacher_outputs,
+        "front": recipe.front,
+        "in_memory": recipe.in_memory,
+        "keep": lambda compute: _outputs_and_saved(_once(job, "unlabeled", lambda: (compute(),))),
+        "label": "retrain without labels",
+    }
+    if recipe.method == "proposed":
+        job.histories[name] = retrain(student, job.teacher, images, **common)
+        return codebooks
+    movement = Movement(recipe.centroid_rate, recipe.latent_rate, together=job.grids is not None)
+    job.histories[name], codebooks = retrain_codebooks(student, job.teacher, images, movement=movement, **common)
+    return codebooks
 
 
 def _outputs_and_saved(found: Shared) -> tuple[Tensor, float]:
@@ -336,7 +363,7 @@ def _reconstruct(
     if job.grids is None:
         student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches)
     else:
-        found = _at_size(job.settings, job.grids, batches)
+        found = _at_target(job.settings, job.grids, batches)
         student, codebooks = found.model, found.codebooks
     seen = sum(len(batch) for batch in batches)
     job.histories[name] = History([], time.perf_counter() - started, seen)

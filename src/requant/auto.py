@@ -30,7 +30,7 @@ from requant.layers import TensorInfo, describe
 from requant.plan import Assignment
 from requant.reconstruction.curvature import fisher
 from requant.reconstruction.graph import Layer, layers, trace
-from requant.reconstruction.layerwise import batches_of, reconstruct
+from requant.reconstruction.layerwise import batches_of
 from requant.reconstruction.rescaling import divide, fold_statistics, shorten
 from requant.reconstruction.sensitivity import divergences
 
@@ -39,11 +39,9 @@ EXPONENT = -0.25  # of the Fisher information
 HALF_WAY = 0.5  # in octaves, from the first steps to those that were measured to be right
 MOST_CHANGE = 2.0  # of a layer's step by what was measured: far from there KL does not follow d^2
 REACHES = (1, 3, 7, 15, 31, 63, 127)  # steps to each side of 0 that a codebook has: few, so that layers share them
-TOLERANCE, RECONSTRUCTED = 2e-3, 1e-2  # of the size wanted
 CLOSE = 5e-4  # of the indices' bytes wanted
 BATCH = 32  # images, where layers are measured
 START, RANGE = 1e-3, 2.0**16
-ROUNDS = 6
 HALVINGS = 40
 
 
@@ -182,51 +180,8 @@ def in_units(
     return found, books
 
 
-def fit_size(
-    grids: Grids,
-    size: Callable[[Compressed], int],
-    target: int,
-    batches: Sequence[Tensor] = (),
-) -> Compressed:
-    """The network rounded to grids so that its file has the target's size, within 0.2 % (reconstructed: 1 %).
-
-    The entropy of the indices follows the step closely and is quick to compute; the file's true size says, a few
-    times, what comes on top.
-
-    Args:
-        grids: of the network.
-        size: the bytes of what is made.
-        target: bytes wanted.
-        batches: images (N, C, H, W) without labels; where there are any the network is reconstructed on them.
-
-    Raises:
-        UserError: for a size that cannot be had.
-
-    """
-    tolerance = RECONSTRUCTED if batches else TOLERANCE
-    step = step_of(grids, target)
-    for _ in range(ROUNDS):
-        plain = grids.at(step)
-        found = _reconstructed(grids, plain, batches) if batches else plain
-        true = size(found)
-        if abs(true - target) <= tolerance * target:
-            return found
-        wanted = target - (true - _entropy_bytes(plain))
-        if wanted <= 0:
-            raise UserError(
-                f"a file of {target:,} bytes cannot be had: what is not on grids takes {target - wanted:,.0f}; "
-                "set a greater target.size_mb or a smaller target.reduction"
-            )
-        step = step_of(grids, wanted)
-    return found
-
-
-def _reconstructed(grids: Grids, plain: Compressed, batches: Sequence[Tensor]) -> Compressed:
-    model, codebooks = reconstruct(grids.base, plain.codebooks, batches)
-    return replace(plain, model=model, codebooks=codebooks)
-
-
-def _entropy_bytes(compressed: Compressed) -> float:
+def entropy_bytes(compressed: Compressed) -> float:
+    """What ideally coded indices take."""
     return sum(book.entropy_bits * book.indices.size for book in compressed.codebooks.values()) / 8
 
 
@@ -234,7 +189,7 @@ def step_of(grids: Grids, wanted: float) -> float:
     """The step at which the indices' entropy is so many bytes."""
     low, step, high = START / RANGE, START, START * RANGE  # narrow steps: more bytes
     for _ in range(HALVINGS):
-        found = _entropy_bytes(grids.at(step))
+        found = entropy_bytes(grids.at(step))
         if abs(found - wanted) <= CLOSE * wanted:
             break
         low, high = (step, high) if found > wanted else (low, step)

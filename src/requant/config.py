@@ -1,5 +1,6 @@
 """The settings of a run, documented and checked: what conf/*.yaml is composed into, and nothing below `app` sees."""
 
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -64,10 +65,18 @@ class RetrainConfig(Recipe):
     """How the quantized network is retrained."""
 
     method: str = "proposed"
-    """proposed (match the teacher on unlabeled images), reconstruct (layer by layer, by choosing other centroids, on
-    unlabeled images), conventional (labels), none."""
+    """proposed (match the teacher on unlabeled images), codebook (the same, and codebooks are trained too), reconstruct
+    (layer by layer, by choosing other centroids, on unlabeled images), conventional (labels), none."""
     images: int = 128
-    """reconstruct: how many unlabeled images it looks at."""
+    """reconstruct (as method or start): how many unlabeled images it looks at."""
+    start: str = "cluster"
+    """proposed and codebook: train from the clusters as they are (cluster), or from what retrain=reconstruct makes of
+    them, on `images` images (reconstruct)."""
+    centroid_rate: float = 0.01
+    """codebook: the highest rate of centroids, in the distance between neighbouring centroids of a tensor, a step."""
+    latent_rate: float = 0.01
+    """codebook: the same for the weights behind them, which take their nearest centroid in every step; 0: indices
+    stay."""
     trainable: str = "all"
     """all (everything not quantized) or last_layer (of that, what belongs to the last layer)."""
     loss: str = "kl"
@@ -87,13 +96,21 @@ class RetrainConfig(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("retrain.method", self.method, ("proposed", "reconstruct", "conventional", "none"))
+        choice("retrain.method", self.method, ("proposed", "codebook", "reconstruct", "conventional", "none"))
+        choice("retrain.start", self.start, ("cluster", "reconstruct"))
+        if self.start == "reconstruct" and self.method not in ("proposed", "codebook"):
+            raise ConfigError(f"retrain.start=reconstruct is for retrain=proposed and codebook, not {self.method}")
         choice("retrain.trainable", self.trainable, ("all", "last_layer"))
         choice("retrain.loss", self.loss, ("kl", "mse", "ce"))
         choice("retrain.statistics", self.statistics, ("update", "keep"))
         choice("retrain.teacher_outputs", self.teacher_outputs, ("once", "live"))
         choice("retrain.front", self.front, ("once", "live"))
         positive(**{"retrain.temperature": self.temperature, "retrain.images": self.images})
+        positive(**{"retrain.centroid_rate": self.centroid_rate})
+        if not 0 <= self.latent_rate < math.inf:
+            raise ConfigError(f"retrain.latent_rate={self.latent_rate}: must be 0 or above, and finite")
+        if self.method == "codebook" and self.optimizer not in ("adam", "adamw"):
+            raise ConfigError(f"retrain.optimizer={self.optimizer}: retrain=codebook needs adam or adamw")
 
 
 @dataclass
@@ -152,6 +169,8 @@ class PlanConfig:
     `target` sets)."""
     images: int = 128
     """auto: how many unlabeled images tell what a layer's weights are worth."""
+    held_out: int = 256
+    """auto with target.max_drop: on how many further unlabeled images the drop is measured."""
     rules: list[Any] = field(default_factory=list)
     """Each {layers: "14-15", kind: weight, name: <regex>, centroids: 32, method: kmeans}, of which one of
     layers, kind, name at least; the first rule that matches a tensor decides. More a rule may say: granularity and
@@ -159,19 +178,21 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         choice("plan.method", self.method, ("rules", "auto"))
-        positive(**{"plan.images": self.images})
+        positive(**{"plan.images": self.images, "plan.held_out": self.held_out})
         if self.method == "auto" and self.rules:
             raise ConfigError("plan.method=auto finds its plan by itself: leave plan.rules empty")
 
 
 @dataclass
 class TargetConfig:
-    """plan=auto: the size that the file shall have."""
+    """plan=auto: the size that the file shall have, or how far its outputs may move."""
 
     size_mb: float | None = None
     """Megabytes (1,000,000 bytes); comes before `reduction`."""
     reduction: float | None = None
     """The share of the original's bytes (four a parameter) that shall be saved, 0 to 1."""
+    max_drop: float | None = None
+    """In place of a size: the share of held-out unlabeled images, 0 to 1, that may get another class than before."""
 
     def __post_init__(self) -> None:
         positive(**{"target.size_mb": self.size_mb})
@@ -179,6 +200,12 @@ class TargetConfig:
             raise ConfigError(
                 f"target.reduction={self.reduction}: must lie between 0 and 1; 0.9 means a tenth of the size"
             )
+        if self.max_drop is not None and not 0 < self.max_drop < 1:
+            raise ConfigError(
+                f"target.max_drop={self.max_drop}: must lie between 0 and 1; 0.01 is one image in a hundred"
+            )
+        if self.max_drop is not None and self.size_mb is not None:
+            raise ConfigError("target.max_drop and target.size_mb: one of them decides; leave the other out")
 
 
 @dataclass
@@ -327,20 +354,26 @@ class Config:
             raise ConfigError("baseline.method=proposed: the baseline is conventional or none; set retrain=proposed")
         if self.plan.method == "auto":
             self._check_auto()
-        if self.baseline.method == "reconstruct":
-            raise ConfigError("baseline.method=reconstruct: it is conventional or none; set retrain=reconstruct")
+        if self.baseline.method in ("reconstruct", "codebook"):
+            method = self.baseline.method
+            raise ConfigError(f"baseline.method={method}: it is conventional or none; set retrain={method}")
         if self.task == "teacher" and self.model.weights != "trained":
             raise ConfigError(f"task=teacher trains weights, but model.weights={self.model.weights}: set it to trained")
         if self.teacher.keep is not None and not self.teacher.keep.endswith(".safetensors"):
             raise ConfigError(f"teacher.keep={self.teacher.keep}: must end in .safetensors")
 
     def _check_auto(self) -> None:
-        if self.target.size_mb is None and self.target.reduction is None:
-            raise ConfigError("plan=auto needs a size: set target.size_mb=<megabytes> or target.reduction=<0 to 1>")
+        if self.target.size_mb is None and self.target.reduction is None and self.target.max_drop is None:
+            raise ConfigError(
+                "plan=auto needs an aim: set target.size_mb=<megabytes>, target.reduction=<0 to 1> "
+                "or target.max_drop=<0 to 1>"
+            )
         if self.storage.method != "entropy":
             raise ConfigError(f"plan=auto needs entropy coding, not storage={self.storage.method}: set storage=entropy")
         if self.trainer.devices * self.trainer.num_nodes > 1:
             raise ConfigError("plan=auto works in one process: set trainer.devices=1")
+        if self.retrain.method == "codebook" and not self.retrain.latent_rate:
+            raise ConfigError("plan=auto with retrain=codebook needs retrain.latent_rate above 0, e.g. 0.01")
 
 
 def register() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from requant.codebook_factors import FactoredCodebook
 from requant.codebook_forms import (
     AnyCodebook,
     GroupedCodebook,
@@ -31,7 +32,8 @@ class Centroids(nn.Module):
 
     What is trained is the parametrization's original, of the table's shape: (k,), (G, k) of groups, (k, d) of vectors.
     The indices are a buffer and stay, and so do the factors of groups that have them. The gradient of a centroid is the
-    mean or the sum over its members, 0 for a centroid that has none.
+    mean or the sum over its members, 0 for a centroid that has none, and for one of several that is 0 itself: pruned
+    values stay pruned.
 
     Args:
         codebook: whose indices are kept.
@@ -49,18 +51,24 @@ class Centroids(nn.Module):
         places, table = _places(codebook), table_of(codebook)
         self.register_buffer("places", torch.from_numpy(places.astype(np.int32)))
         counts = np.bincount(places.reshape(-1), minlength=table.size)
-        divisors = np.maximum(counts, 1) if reduction == "mean" else np.ones(table.size)
-        self.register_buffer("divisors", torch.from_numpy(divisors.astype(np.float64)))
+        divisors = np.maximum(counts, 1.0) if reduction == "mean" else np.ones(table.size)
+        if table.size > 1:
+            divisors[table.reshape(-1) == 0] = np.inf
+        self.register_buffer("divisors", torch.from_numpy(divisors))
         self.register_buffer("factors", _factors(codebook))
 
     def forward(self, table: Tensor) -> Tensor:
         """The dense tensor."""
-        dense: Tensor = _Gather.apply(table, self.places, self.divisors)
+        dense: Tensor = Gather.apply(table, self.places, self.divisors)
         return dense if self.factors is None else dense * self.factors
 
     def right_inverse(self, dense: Tensor) -> Tensor:
         """The centroids that training begins with: the codebook's, whatever the tensor was."""
         return torch.from_numpy(table_of(self.codebook)).to(dense, copy=True)
+
+    def trained(self, table: Tensor) -> Unsplit:
+        """The codebook of such centroids."""
+        return with_table(self.codebook, table.cpu().float().numpy())
 
 
 def _places(book: Unsplit) -> NDArray[np.int64]:
@@ -80,17 +88,19 @@ def _factors(book: Unsplit) -> Tensor | None:
     return torch.from_numpy(np.repeat(book.scales, book.run)[: book.indices.size].reshape(book.shape))
 
 
-class _Gather(torch.autograd.Function):
+class Gather(torch.autograd.Function):
     """`table.flatten()[places]`; a centroid's gradient is its members' sum, in float64, over its divisor."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, places: Tensor, divisors: Tensor) -> Tensor:
+        """The value at each place."""
         ctx.save_for_backward(places, divisors)
         ctx.shape = table.shape
         return table.flatten()[places]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Of the table."""
         places, divisors = ctx.saved_tensors
         members = gradients[0].double().flatten()
         sums = torch.bincount(places.flatten(), members, divisors.numel())
@@ -103,7 +113,7 @@ def train_centroids(model: nn.Module, name: str, codebook: AnyCodebook, reductio
     Args:
         model: changed in place; the layer computes as if its parameter were `codebook.dense()`.
         name: of the parameter, as in `model.named_parameters()`.
-        codebook: of the parameter's shape; not of split channels.
+        codebook: of the parameter's shape; not of split channels or of low rank.
         reduction: the gradient of a centroid is the `mean` (default) or the `sum` over its members.
 
     Returns:
@@ -120,6 +130,15 @@ def train_centroids(model: nn.Module, name: str, codebook: AnyCodebook, reductio
     ([[2.0, -1.0]], (2,))
 
     """
+    if isinstance(codebook, SplitCodebook | FactoredCodebook):
+        what = "split channels" if isinstance(codebook, SplitCodebook) else "factors of low rank"
+        raise UserError(f"{name} has {what}, whose centroids cannot be trained: cluster it without split and rank")
+    (centroids,) = put_on(model, name, codebook, Centroids(codebook, reduction))
+    return centroids
+
+
+def put_on(model: nn.Module, name: str, codebook: AnyCodebook, parametrization: nn.Module) -> tuple[nn.Parameter, ...]:
+    """Parametrize a model's parameter, which is on the codebook; returns what is trained. Errors: `train_centroids`."""
     layer, leaf = _place(model, name)
     if parametrize.is_parametrized(layer, leaf):
         raise UserError(f"{name} is on a codebook already: call trained_codebook first, which takes it off")
@@ -128,13 +147,10 @@ def train_centroids(model: nn.Module, name: str, codebook: AnyCodebook, reductio
         raise UserError(f"{name} is no parameter of {type(layer).__name__}")
     if tuple(parameter.shape) != codebook.shape:
         raise UserError(f"{name} has shape {tuple(parameter.shape)}, and its codebook {codebook.shape}")
-    if isinstance(codebook, SplitCodebook):
-        raise UserError(f"{name} has split channels, whose centroids cannot be trained: cluster it without split")
-    parametrization = Centroids(codebook, reduction).to(parameter.device)
-    parametrize.register_parametrization(layer, leaf, parametrization, unsafe=True)  # the original has another shape
+    parametrization = parametrization.to(parameter.device)
+    parametrize.register_parametrization(layer, leaf, parametrization, unsafe=True)  # the originals have other shapes
     placed: Any = layer.parametrizations
-    centroids: nn.Parameter = placed[leaf].original
-    return centroids
+    return tuple(placed[leaf].parameters(recurse=False))
 
 
 def trained_codebook(model: nn.Module, name: str) -> Unsplit:
@@ -143,17 +159,17 @@ def trained_codebook(model: nn.Module, name: str) -> Unsplit:
     Training may have changed the centroids' order: they are sorted again, and the indices with them.
 
     Raises:
-        UserError: for a parameter that `train_centroids` did not put on a codebook, and centroids that are not finite.
+        UserError: for a parameter that is on no codebook, and for centroids or latents that are not finite.
 
     """
     layer, leaf = _place(model, name)
     if not parametrize.is_parametrized(layer, leaf):
         raise UserError(f"{name} is on no codebook: call train_centroids first")
     found: Any = layer.parametrizations
-    centroids = found[leaf].original.detach().cpu().float().numpy()
-    if not np.isfinite(centroids).all():
+    originals = [original.detach() for original in found[leaf].parameters(recurse=False)]
+    if not all(bool(original.isfinite().all()) for original in originals):
         raise UserError(f"the centroids of {name} are NaN or infinite: the training diverged, try a lower rate")
-    codebook: Unsplit = with_table(found[leaf][0].codebook, centroids)
+    codebook: Unsplit = found[leaf][0].trained(*originals)
     parametrize.remove_parametrizations(layer, leaf)
     return codebook
 

@@ -290,3 +290,18 @@ def test_a_plan_of_rules_can_be_reconstructed(cache: Path, tmp_path: Path) -> No
     (result,) = results(tmp_path)
     assert result["accuracy"]["retrained"]["kl"] < 0.5 * result["accuracy"]["quantized"]["kl"]
     assert result["retrain"]["images_seen"] == 128
+
+
+def test_codebooks_are_trained_from_what_reconstruction_leaves(cache: Path, tmp_path: Path) -> None:
+    command = ["plan=weights", "clustering=kmeans", "centroids=2", "storage=entropy", "retrain@baseline=none", *QUICK]
+    train = ("retrain=codebook", "retrain.start=reconstruct", "retrain.latent_rate=0.01", "retrain.batch_size=25")
+    run(cache, tmp_path, *command, *train, "unlabeled.limit=500")
+    (result,) = results(tmp_path)
+    first, last = (entry["loss"] for entry in result["retrain"]["curve"])
+    assert last < 0.8 * first
+    quantized, retrained = (read(next(tmp_path.rglob(f"{name}.h5"))) for name in ("quantized", "retrained"))
+    check_placed(load(next(tmp_path.rglob("retrained.h5"))), retrained.codebooks)
+    for name, book in retrained.codebooks.items():
+        before = quantized.codebooks[name]
+        assert (book.k, book.shape) == (before.k, before.shape)
+        assert (book.indices != before.indices).any()

@@ -69,7 +69,7 @@ def test_each_gets_its_tasks_and_gpus_and_one_that_fails_stops_no_other(tmp_path
 
 def test_so_many_of_an_array_at_once_with_lines_of_shell_and_cpus(tmp_path: Path) -> None:
     code = "date +%s.%N; sleep 0.7; date +%s.%N; echo $OMP_NUM_THREADS $GREETING"
-    request = Request(time="5", cpus_per_task=2, setup=["export GREETING=hello"], options={"nice": 1})
+    request = Request(time="5", cpus_per_task=2, setup=["export GREETING=hello"], options=["--nice=1"])
     run_all([shell(tmp_path, name, code) for name in "abc"], request, max_parallel=1)
     spans = sorted(tuple(map(float, said(tmp_path, name)[:2])) for name in "abc")
     assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
@@ -84,7 +84,7 @@ def test_what_a_more_urgent_job_pushed_out_is_started_again(tmp_path: Path, part
     script = f"import time\nwhile not __import__('os').path.exists('{tmp_path}/starts'): time.sleep(0.1)\n"
     script += "__import__('os').system('sbatch -p urgent --exclusive -t 1 -o /dev/null --wrap \"sleep 1\"')"
     urgent = subprocess.Popen([sys.executable, "-c", script])
-    (outcome,) = run_all([command], Request(time="5", options={"partition": partition}))
+    (outcome,) = run_all([command], Request(time="5", options=[f"--partition={partition}"]))
     assert urgent.wait() == 0
     assert outcome.code == 0
     assert (tmp_path / "starts").read_text() == "started\n" * 2
@@ -114,7 +114,7 @@ def test_a_cancelled_job_is_a_failure(tmp_path: Path) -> None:
 
 def test_what_slurm_does_not_take_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="invalid partition"):
-        run_all([shell(tmp_path, "a", "echo")], Request(options={"partition": "nowhere"}))
+        run_all([shell(tmp_path, "a", "echo")], Request(options=["--partition=nowhere"]))
 
 
 STARTER = """\

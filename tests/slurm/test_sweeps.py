@@ -12,7 +12,13 @@ from test_run import QUICK, results, run, without_times
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
-SLURM = ("-m", "hydra/launcher=slurm", "hydra.launcher.time=10", "hydra.launcher.cpus_per_task=1")
+SLURM = (
+    "-m",
+    "hydra/launcher=slurm",
+    "hydra.launcher.time=10",
+    "hydra.launcher.cpus_per_task=1",
+    'hydra.launcher.options=["--partition=normal"]',
+)
 COMMON = (*QUICK, "retrain@baseline=none", "retrain.epochs=40")
 
 

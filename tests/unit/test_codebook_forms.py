@@ -406,3 +406,20 @@ def test_rules_choose_forms_and_the_network_goes_the_whole_way(tmp_path: Path) -
         assert diff(tmp_path / "a.h5", tmp_path / "a.h5").equal
     with pytest.raises(UserError, match="reconstruction needs one table"):
         reconstruct(teacher, student.codebooks, [images])
+
+
+def test_faiss_uses_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With faiss-cpu's Kmeans in place of the one that faiss-gpu has."""
+    library, asked = pytest.importorskip("faiss"), []
+    plain = library.Kmeans
+
+    def kmeans(*args: object, gpu: bool, **settings: object) -> object:
+        asked.append(gpu)
+        return plain(*args, **settings)
+
+    monkeypatch.setattr(library, "Kmeans", kmeans)
+    for gpus in (0, 2):
+        monkeypatch.setattr(library, "get_num_gpus", lambda gpus=gpus: gpus, raising=False)
+        for method in ("faiss", "product"):
+            cluster(weights((8, 16)), 4, method)
+    assert asked == [False, False, True, True]

@@ -10,20 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from requant.auto import Grids, fit_size, grids, in_units, measured, on_grid
+from requant.auto import Grids, grids, in_units, measured, on_grid
 from requant.clustering import cluster
 from requant.codebook import Codebook
 from requant.compression import Compressed, check_placed, compress
 from requant.errors import UserError
 from requant.models import Architecture, build
-from requant.reconstruction import batches_of, reconstruct
+from requant.reconstruction import batches_of, best_damping, reconstruct
 from requant.reconstruction.curvature import fisher
-from requant.reconstruction.graph import Layer, Walk, layers, side_by_side, trace
+from requant.reconstruction.graph import Layer, Walk, batches_that_fit, layers, side_by_side, trace
+from requant.reconstruction.layerwise import DAMPINGS
 from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import divergences
 from requant.reconstruction.statistics import correction, mean_and_variance
 from requant.retraining.unlabeled import TensorImages
+from requant.targets import fit_drop, fit_size
 
 ARCHITECTURES = {
     "vgg": Architecture("vgg16_cifar", classes=10, image_size=32, width=0.125),
@@ -78,11 +80,37 @@ def test_a_walk_computes_what_the_network_computes(name: str) -> None:
     batches = [images(2, 32), images(3, 32, seed=2)]
     graph = trace(model)
     walks = Walk(model, graph, batches), Walk(model, graph, batches)
-    for node in side_by_side(*walks):
+    for node in side_by_side(*walks, [], batches_that_fit(model, graph, batches[0], 1 << 30)):
         walks[1].compute(node)
     last = list(graph.nodes)[-1]
     for walk in walks:
         assert len(walk.values) == 1  # all else is forgotten
+        for batch, found in zip(batches, walk.values[last], strict=True):
+            assert torch.equal(found, model(batch))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_batches_join_where_there_is_room_for_them(name: str) -> None:
+    model = build(ARCHITECTURES[name]).eval()
+    batches = [images(2, 32, seed=seed) for seed in range(5)]
+    graph = trace(model)
+    whole = Walk(model, graph, batches[:1])
+    most = 0
+    for node in graph.nodes:
+        whole.compute(node)
+        most = max(most, whole.live_bytes())
+        whole.forget(node)
+    room = batches_that_fit(model, graph, batches[0], 4 * most)
+    assert min(room.values()) == 2
+    assert max(room.values()) > 5
+    walks = Walk(model, graph, batches[:2]), Walk(model, graph, batches[:2])
+    held = []
+    for node in side_by_side(*walks, batches[2:], room):
+        walks[1].compute(node)
+        held.append(sum(walk.live_bytes() for walk in walks))
+    assert max(held) <= 4 * most
+    last = list(graph.nodes)[-1]
+    for walk in walks:
         for batch, found in zip(batches, walk.values[last], strict=True):
             assert torch.equal(found, model(batch))
 
@@ -148,8 +176,8 @@ def test_many_positions_are_sampled_evenly() -> None:
 def test_without_correlations_the_nearest_centroid_is_chosen() -> None:
     weight, centroids = torch.randn(6, 8), torch.tensor([-1.0, -0.2, 0.3, 2.0])
     nearest = (weight[..., None] - centroids).abs().argmin(-1)
-    assert (compensated_indices(weight, torch.eye(8)[None], centroids) == nearest).all()
-    assert (compensated_indices(weight, torch.zeros(1, 8, 8), centroids) == nearest).all()  # nothing comes in
+    assert (compensated_indices(weight, torch.eye(8)[None], centroids, 0.01) == nearest).all()
+    assert (compensated_indices(weight, torch.zeros(1, 8, 8), centroids, 0.01) == nearest).all()  # nothing comes in
 
 
 @given(seed=st.integers(0, 10_000), values=st.sampled_from([2, 5, 70, 130]), groups=st.sampled_from([1, 3]))
@@ -166,7 +194,7 @@ def test_compensated_errors_are_smaller_in_the_outputs(seed: int, values: int, g
         return float((difference @ rows.transpose(1, 2)).square().sum())
 
     nearest = (weight[..., None] - centroids).abs().argmin(-1)
-    found = compensated_indices(weight, moments, centroids)
+    found = compensated_indices(weight, moments, centroids, 0.01)
     assert error(found) <= error(nearest) * 1.5  # not each time, as it looks no further ahead
 
 
@@ -180,6 +208,21 @@ def test_corrected_channels_have_the_wanted_mean_and_deviation() -> None:
     assert torch.allclose(variance[:4], wanted_variance[:4], rtol=1e-3)
     assert scale[4] == 1
     assert torch.equal(correction(student, teacher, deviations=False)[0], torch.ones(5))
+
+
+def test_a_gain_of_one_gives_the_signal_the_teachers_size() -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher = [torch.randn(6, 5, 8, 8, generator=generator) for _ in range(3)]
+    student = [0.7 * x + 0.3 * torch.randn(x.shape, generator=generator) + 2 for x in teacher]
+    scale, shift = correction(student, teacher, gain=1.0)
+    fixed = torch.cat(student) * scale[:, None, None] + shift[:, None, None]
+    wanted = torch.cat(teacher)
+    for channel in range(5):
+        found, true = fixed[:, channel].flatten().double(), wanted[:, channel].flatten().double()
+        slope = ((found - found.mean()) * (true - true.mean())).mean() / true.var(unbiased=False)
+        assert float(slope) == pytest.approx(1, abs=1e-4)
+        assert float(found.mean()) == pytest.approx(float(true.mean()), abs=1e-4)
+    assert torch.equal(correction(student, student, gain=1.0)[0].round(decimals=5), torch.ones(5))
 
 
 def test_fisher_information_is_the_curvature_of_the_divergence() -> None:
@@ -271,7 +314,7 @@ def test_compensated_errors_are_much_smaller_where_inputs_are_alike() -> None:
     weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
     centroids = torch.linspace(-3, 3, 9)
     nearest = (weight[..., None] - centroids).abs().argmin(-1)
-    found = compensated_indices(weight, (rows.T @ rows / 2000)[None], centroids)
+    found = compensated_indices(weight, (rows.T @ rows / 2000)[None], centroids, 0.01)
     error, plain = (float(((centroids[i] - weight) @ rows.T).square().sum()) for i in (found, nearest))
     assert error < 0.2 * plain
 
@@ -354,3 +397,46 @@ def test_batches_hold_the_first_images_in_order() -> None:
     assert [len(batch) for batch in found] == [3, 3, 1]
     assert torch.equal(torch.cat(found), stack[:7])
     assert len(torch.cat(batches_of(TensorImages(stack), 99, 4))) == 10
+
+
+def test_the_smallest_network_within_a_drop_is_found() -> None:
+    model = small()
+    with torch.no_grad():
+        model.fc.bias -= model(images(64, seed=3)).mean(0)  # so that classes differ from image to image
+    seen, held_out = [images(8)], [images(120, seed=7), images(80, seed=8)]
+    found = grids(model, seen[0][:1], list(seen[0].split(1)))
+    sizes, drops = [], []
+    for most in (0.03, 0.3):
+        compressed = fit_drop(found, most, held_out, seen)
+        check_placed(compressed.model, compressed.codebooks)
+        changed = [(compressed.model(b).argmax(1) != model(b).argmax(1)).float() for b in held_out]
+        drops.append(float(torch.cat(changed).mean()))
+        sizes.append(sum(book.entropy_bits * book.indices.size for book in compressed.codebooks.values()))
+        assert drops[-1] <= most
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_a_drop_that_cannot_be_had_says_what_to_do() -> None:
+    model = small()
+    found = grids(model, images(1), list(images(4).split(1)))
+    with pytest.raises(UserError, match=r"target\.max_drop needs unlabeled images"):
+        fit_drop(found, 0.1, [])
+    nn.init.zeros_(found.base.fc.weight)
+    found.base.fc.bias.data[:] = torch.arange(10.0) * 1e-4
+    found.base.fc.weight.data[0] = 1e-9
+    compressed = fit_drop(found, 0.1, [images(8)])  # the bias alone decides, and is not on a grid
+    assert compressed.codebooks
+
+
+def test_the_damping_is_the_one_that_suits_images_held_out() -> None:
+    model = small()
+    with torch.no_grad():
+        model.fc.weight.mul_(20)
+    books = compress(model, [{"kind": "weight", "centroids": 4}], images(1)).codebooks
+    batches = [images(16, seed=seed) for seed in range(4)]
+    best = best_damping(model, books, batches)
+    found = {d: divergence(reconstruct(model, books, batches[:3], d)[0], model, batches[3]) for d in DAMPINGS}
+    assert best == min(found, key=found.__getitem__)
+    chosen, given = reconstruct(model, books, batches), reconstruct(model, books, batches, best)
+    assert all((chosen[1][name].indices == given[1][name].indices).all() for name in books)
+    assert best_damping(model, books, batches[:1]) == max(DAMPINGS)

@@ -170,7 +170,7 @@ def test_a_grid_says_what_is_not_there() -> None:
     with pytest.raises(PlanError, match="no tensor of kind bn_mean"):
         grid(tensors, ["bn_mean"], ["3"], [1])
     with pytest.raises(PlanError, match="1 to 4096"):
-        grid(tensors, ["weight"], ["3"], [257])
+        grid(tensors, ["weight"], ["3"], [4097])
 
 
 class KilledError(Exception):

@@ -53,7 +53,7 @@ def test_what_needs_the_same_makes_one_array_and_each_ends_as_it_did(fake: Path)
         shell(fake, "b", "exit 3", nodes=2, tasks=4, gpus=4),
         shell(fake, "c", "echo $0"),
     ]
-    request = Request(time="7:00", memory="3G", cpus_per_task=2, options={"partition": "gpu", "time": "8:00"})
+    request = Request(time="7:00", memory="3G", cpus_per_task=2, options=["--partition=gpu", "--time=8:00"])
     outcomes = run_all(commands, request, max_parallel=5)
     assert [(outcome.name, outcome.code) for outcome in outcomes] == [("a", 0), ("b", 3), ("c", 0)]
     assert (fake / "a.log").read_text() == '1  "2" it\'s\noh\n'

@@ -33,8 +33,8 @@ class SlurmLauncherConf:
     memory: str | None = None
     """Of a node, as sbatch's --mem."""
     cpus_per_task: int | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    """More of sbatch's options by their long names: {partition: gpu, account: vision}."""
+    options: list[str] = field(default_factory=list)
+    """More of sbatch's options: ["--partition=gpu", "--account=vision"]."""
     setup: list[str] = field(default_factory=list)
     """Lines of shell before each job: ["module load cuda"]."""
     restarts: int = 20

@@ -8,13 +8,15 @@ error, in turn with the table.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from requant.clustering.scalars import cluster_scalars
+from requant.clustering.bins import distinct_bins
+from requant.clustering.kmeans import at_once, kmeans_of_rows
+from requant.clustering.scalars import cluster_scalars, codebook_from
 from requant.codebook import FLOAT32, Codebook, index_dtype
 from requant.codebook_forms import GroupedCodebook, group_count
 
@@ -36,18 +38,37 @@ def one_table_a_run(
     """Each run of values clustered alone; where runs have fewer distinct values, their last centroid is repeated."""
     flat = array.reshape(-1)
     books = []
+    parts = [flat[start : start + run] for start in range(0, flat.size, run)]
+    found = _starts_at_once(parts, centroids) if method == "kmeans" and weights is None else {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*distinct values, fewer than.*")
-        for start in range(0, flat.size, run):
-            part = slice(start, start + run)
-            counted = None if weights is None or not weights[part].any() else weights[part]
-            books.append(cluster_scalars(flat[part], centroids, method, counted, options, FLOAT32, name))
+        for number, part in enumerate(parts):
+            if number in found:
+                books.append(codebook_from(part, found[number], None, FLOAT32))
+                continue
+            counted = None if weights is None else weights[number * run :][: part.size]
+            counted = counted if counted is not None and counted.any() else None
+            books.append(cluster_scalars(part, centroids, method, counted, options, FLOAT32, name))
     k = max(book.k for book in books)
     if k < centroids:
         warnings.warn(f"{name}: its groups have up to {k} distinct values, fewer than {centroids}", stacklevel=3)
     tables = np.stack([np.pad(book.centroids, (0, k - book.k), mode="edge") for book in books])
     indices = np.concatenate([book.indices.astype(index_dtype(k)) for book in books])
     return GroupedCodebook(tables, indices.reshape(array.shape), run, None, dtype)
+
+
+def _starts_at_once(parts: Sequence[NDArray[np.float32]], centroids: int) -> dict[int, NDArray[np.float32]]:
+    """The clusters' least values, by the position of the part, of those few enough in values to be solved together."""
+    if not at_once(len(parts[0]), centroids):
+        return {}
+    binned = {number: distinct_bins(part, None) for number, part in enumerate(parts)}
+    todo = [number for number, bins in binned.items() if bins.size > centroids]
+    batch = at_once(len(parts[0]), centroids)
+    found: dict[int, NDArray[np.float32]] = {}
+    for begin in range(0, len(todo), batch):
+        numbers = todo[begin : begin + batch]
+        found |= dict(zip(numbers, kmeans_of_rows([binned[n] for n in numbers], centroids), strict=True))
+    return found
 
 
 def one_scale_a_run(

@@ -16,16 +16,18 @@ class IntervalCosts:
     Args:
         points: (n,) float64, sorted.
         weights: (n,) positive.
+        block: only intervals within so many points in a row, a power of two, will be asked for; None: any.
 
     """
 
-    def __init__(self, points: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
-        levels = max(1, int(points.size - 1).bit_length())
-        padded_points = np.pad(points, (0, (1 << levels) - points.size), mode="edge")
-        padded_weights = np.pad(weights, (0, (1 << levels) - weights.size))
+    def __init__(self, points: NDArray[np.float64], weights: NDArray[np.float64], block: int | None = None) -> None:
+        levels = max(1, int((block or points.size) - 1).bit_length())
+        beyond = -points.size % (1 << levels)
+        padded_points = np.pad(points, (0, beyond), mode="edge")
+        padded_weights = np.pad(weights, (0, beyond))
         tables = [_outward(padded_points, padded_weights, 1 << level) for level in range(levels)]
         self._weight, self._mean, self._cost = (np.stack(column).reshape(-1) for column in zip(*tables, strict=True))
-        self._row = 1 << levels
+        self._row = padded_points.size
 
     def __call__(self, first: NDArray[np.intp], last: NDArray[np.intp]) -> NDArray[np.float64]:
         """The costs of the points `first` to `last`, both included."""

@@ -6,13 +6,14 @@ from numpy.typing import NDArray
 from requant.clustering.bins import Bins
 from requant.clustering.interval_costs import IntervalCosts
 from requant.clustering.moves import improved_firsts
-from requant.clustering.optimal import optimal_firsts
+from requant.clustering.optimal import optimal_firsts, optimal_firsts_of_rows
 from requant.clustering.solving import solved
 from requant.clustering.starts import density_firsts, split_firsts
 
 COARSE = 4  # groups of bins a cluster, at least, among which an optimum is sought first
 CELLS = 1 << 14  # groups times centroids, where that makes more groups
 FEW = 128  # centroids up to which it is
+AT_ONCE = 1 << 16  # bins of several sets
 
 
 def kmeans(values: NDArray[np.float32], centroids: int, weights: NDArray[np.float64] | None) -> NDArray[np.float32]:
@@ -38,6 +39,28 @@ def least_error_firsts(bins: Bins, centroids: int) -> tuple[NDArray[np.intp], fl
         firsts = optimal_firsts(costs, bins.size, centroids)
         return firsts, float(costs(firsts, np.append(firsts[1:], bins.size) - 1).sum())
     return improved_firsts(costs, bins, _starts(bins, centroids))
+
+
+def kmeans_of_rows(rows: list[Bins], centroids: int) -> list[NDArray[np.float32]]:
+    """As `kmeans`, of many small sets of values at once, given as bins: `at_once` of them.
+
+    Returns:
+        For each set the least value of each cluster, (k,).
+
+    """
+    stride = 1 << (max(bins.size for bins in rows) - 1).bit_length()
+    points, mass = (
+        np.concatenate([np.pad(getattr(bins, part), (0, stride - bins.size), mode="edge") for bins in rows])
+        for part in ("points", "mass")
+    )
+    costs = IntervalCosts(points, mass, stride)
+    firsts = optimal_firsts_of_rows(costs, stride, np.array([bins.size for bins in rows]), centroids)
+    return [bins.starts[first] for bins, first in zip(rows, firsts, strict=True)]
+
+
+def at_once(bins: int, centroids: int) -> int:
+    """How many sets of so many bins `kmeans_of_rows` may be given; 0: it cannot solve them."""
+    return max(1, AT_ONCE // bins) if centroids <= FEW and centroids < bins <= _groups(centroids) else 0
 
 
 def _groups(centroids: int) -> int:

@@ -44,16 +44,16 @@ def cluster_scalars(
     if method != "entropy" and (starts := distinct_values(flat, weights, centroids)) is not None:
         if starts.size < centroids:
             warnings.warn(f"{name} has {starts.size} distinct values, fewer than {centroids} centroids", stacklevel=3)
-        return _codebook(array, starts, weights, dtype)
+        return codebook_from(array, starts, weights, dtype)
     middle = options.get("centroid") == "middle"
     counted = flat if weights is None else flat[weights > 0]
     counted_weights = None if weights is None else weights[weights > 0]
     settings = {key: value for key, value in options.items() if key != "centroid"}
     starts = SCALAR_METHODS[method](counted, centroids, counted_weights, **settings)
-    return _codebook(array, starts, weights, dtype, centroids if middle else None)
+    return codebook_from(array, starts, weights, dtype, centroids if middle else None)
 
 
-def _codebook(
+def codebook_from(
     array: NDArray[np.float32],
     starts: NDArray[np.float32],
     weights: NDArray[np.float64] | None,

@@ -142,6 +142,24 @@ class Walk:
         """Drop what `node` was the last to use."""
         self._drop(node, self.values)
 
+    def take_in(self, batches: Sequence[Tensor], done: fx.Node) -> None:
+        """Add batches, computed as far as the others are: up to `done`, the last step whose inputs were forgotten."""
+        other = Walk(self.model, self.graph, batches)
+        for node in self.graph.nodes:
+            other.compute(node)
+            other.forget(node)
+            if node is done:
+                break
+        for node, found in self.values.items():
+            if isinstance(found, list):
+                found.extend(other.values[node])
+        self.batches = [*self.batches, *batches]
+
+    def live_bytes(self) -> int:
+        """What the values that are kept take, for all batches."""
+        lists = (found for found in self.values.values() if isinstance(found, list))
+        return sum(value.nbytes for found in lists for value in found if isinstance(value, Tensor))
+
     def with_weight(self, node: fx.Node, weight: Tensor, last: int) -> list[Tensor]:
         """The outputs of a layer whose inputs are there, if it had another weight, for the last batches alone."""
         values = _last(self.values, last) | {cast(fx.Node, node.args[1]): weight}
@@ -194,13 +212,38 @@ def _attribute(model: nn.Module, name: str) -> Any:
     return getattr(model.get_submodule(owner), key)
 
 
-def side_by_side(teacher: Walk, student: Walk) -> Iterator[fx.Node]:
+def side_by_side(
+    teacher: Walk, student: Walk, waiting: Sequence[Tensor], room: Mapping[fx.Node, int]
+) -> Iterator[fx.Node]:
     """Each step of a graph that both share, when the teacher's values are there but only the inputs of the student's.
 
-    Whoever iterates may change the student's weights, and has to call `student.compute(node)`.
+    Whoever iterates may change the student's weights, and has to call `student.compute(node)`. Batches that `waiting`
+    holds are taken in, one after another, as soon as there is room for so many (`batches_that_fit`).
     """
     for node in student.graph.nodes:
         teacher.compute(node)
         yield node
-        teacher.forget(node)
-        student.forget(node)
+        for walk in (teacher, student):
+            walk.forget(node)
+        count = min(len(waiting), room[node] - len(teacher.batches))
+        for batch in waiting[: max(0, count)]:
+            for walk in (teacher, student):
+                walk.take_in([batch], node)
+        waiting = waiting[max(0, count) :]
+
+
+def batches_that_fit(model: nn.Module, graph: fx.Graph, batch: Tensor, most_bytes: int) -> dict[fx.Node, int]:
+    """For each step, how many such batches two walks can hold from there to the end in `most_bytes`; 1 at least.
+
+    Early steps have the largest activations.
+    """
+    walk, held = Walk(model, graph, [batch]), {}
+    for node in graph.nodes:
+        walk.compute(node)
+        held[node] = walk.live_bytes()
+        walk.forget(node)
+    room, peak = {}, 1
+    for node in reversed(list(graph.nodes)):
+        room[node] = max(1, most_bytes // (2 * peak))
+        peak = max(peak, held[node])
+    return room

@@ -14,15 +14,20 @@ from requant.codebook_forms import AnyCodebook, scalars
 from requant.compression import place
 from requant.errors import UserError
 from requant.evaluation import evaluating
-from requant.progress import bar
-from requant.reconstruction.graph import NORMS, Layer, Walk, layers, side_by_side, trace
+from requant.progress import bar, console
+from requant.reconstruction.graph import NORMS, Layer, Walk, batches_that_fit, layers, side_by_side, trace
 from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
+from requant.reconstruction.sensitivity import divergence
 from requant.reconstruction.statistics import correction, mean_and_variance
+
+MOST_BYTES = 4 << 30  # of activations in memory, teacher's and student's
+DAMPINGS = (0.01, 0.1, 1.0)
+GAIN = 0.4  # of the way from the teacher's deviations to its gain
 
 
 def reconstruct(
-    original: nn.Module, codebooks: Mapping[str, AnyCodebook], batches: Sequence[Tensor]
+    original: nn.Module, codebooks: Mapping[str, AnyCodebook], batches: Sequence[Tensor], damping: float | None = None
 ) -> tuple[nn.Module, dict[str, Codebook]]:
     """A student on the same centroids, whose weights are chosen among them so that it computes what the original does.
 
@@ -31,11 +36,15 @@ def reconstruct(
     outputs have the original's mean (and deviation) in each channel. What has a codebook and is no layer's weight
     stands still. No label is used, and nothing is trained by gradients.
 
+    Activations are kept in memory, the teacher's and the student's, up to 4 GiB: where the early layers' do not fit for
+    all images, the first images do for them, and the others join where activations have become smaller.
+
     Args:
         original: the network before clustering; left as it is.
         codebooks: by name; their centroids are kept, their indices are where those of layers that cannot be followed
             (called more than once, or of other types than convolutions and linear layers) stay.
         batches: images (N, C, H, W), without labels.
+        damping: of the inputs' moments (`rounding`); None: the best of three (`best_damping`).
 
     Returns:
         The student and its codebooks.
@@ -48,6 +57,8 @@ def reconstruct(
     if not batches:
         raise UserError("reconstruction needs images: give it one batch at least")
     found = scalars(codebooks, "reconstruction")
+    if damping is None:
+        damping = best_damping(original, codebooks, batches)
     student = copy.deepcopy(original)
     place(student, codebooks)
     graph = trace(original)
@@ -55,11 +66,13 @@ def reconstruct(
     images = [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
     with evaluating(original), evaluating(student), bar() as progress, torch.no_grad():
         task = progress.add_task("reconstruct", total=len(known))
-        teacher_walk, student_walk = Walk(original, graph, images), Walk(student, graph, images)
-        for node in side_by_side(teacher_walk, student_walk):
+        room = batches_that_fit(original, graph, images[0], MOST_BYTES)
+        first = images[: min(room.values())]
+        teacher_walk, student_walk = Walk(original, graph, first), Walk(student, graph, first)
+        for node in side_by_side(teacher_walk, student_walk, images[len(first) :], room):
             layer = known.get(node)
             if layer is not None:
-                found[layer.weight] = _rounded(original, student_walk, node, layer, found[layer.weight])
+                found[layer.weight] = _rounded(original, student_walk, node, layer, found[layer.weight], damping)
             student_walk.compute(node)
             if layer is not None:
                 _correct_bias(teacher_walk, student_walk, node, layer, codebooks)
@@ -69,11 +82,35 @@ def reconstruct(
     return student, found
 
 
-def _rounded(original: nn.Module, walk: Walk, node: fx.Node, layer: Layer, codebook: Codebook) -> Codebook:
+def best_damping(original: nn.Module, codebooks: Mapping[str, AnyCodebook], batches: Sequence[Tensor]) -> float:
+    """The damping whose student, made with three quarters of the batches, is nearest to the original on the others.
+
+    Nearness is KL(original || student). Where there is but one batch, nothing can be held out: the strongest, which
+    trusts the images least.
+    """
+    held_out = len(batches) // 4 or 1
+    if len(batches) == 1:
+        return DAMPINGS[-1]
+    seen, others = batches[:-held_out], batches[-held_out:]
+    found = {}
+    for damping in DAMPINGS:
+        student, _ = reconstruct(original, codebooks, seen, damping)
+        with evaluating(original), evaluating(student), torch.inference_mode():
+            wanted = [original(batch).log_softmax(1) for batch in others]
+            found[damping] = divergence(wanted, [student(batch) for batch in others])
+    best = min(found, key=found.__getitem__)
+    tried = ", ".join(f"{value:.4f} with {damping:g}" for damping, value in found.items())
+    console.print(f"  damping {best:g}: on held-out images KL is {tried}", highlight=False)
+    return best
+
+
+def _rounded(
+    original: nn.Module, walk: Walk, node: fx.Node, layer: Layer, codebook: Codebook, damping: float
+) -> Codebook:
     """The codebook with new indices, which the student's weight follows."""
     weight = original.get_parameter(layer.weight)
     moments = second_moments(layer, weight, walk.values[cast(fx.Node, node.args[0])])
-    indices = compensated_indices(weight, moments, torch.from_numpy(codebook.centroids).to(weight.device))
+    indices = compensated_indices(weight, moments, torch.from_numpy(codebook.centroids).to(weight.device), damping)
     found: Any = indices.cpu().numpy().astype(index_dtype(codebook.k))
     rounded = Codebook(codebook.centroids, found)
     place(walk.model, {layer.weight: rounded})
@@ -92,7 +129,7 @@ def _is_norm(model: nn.Module, node: fx.Node, codebooks: Mapping[str, AnyCodeboo
 
 def _correct_norm(teacher: Walk, student: Walk, node: fx.Node) -> None:
     norm = cast(_BatchNorm, student.model.get_submodule(str(node.target)))
-    scale, shift = correction(student.values[node], teacher.values[node])
+    scale, shift = correction(student.values[node], teacher.values[node], gain=GAIN)
     norm.weight.copy_(norm.weight * scale)
     norm.bias.copy_(norm.bias * scale + shift)
     student.compute(node)
@@ -110,7 +147,8 @@ def _correct_bias(
     student.compute(node)
 
 
-def batches_of(images: Any, count: int, size: int) -> list[Tensor]:
-    """The first `count` images in batches of `size`; `images` as `requant.data.unlabeled` gives them."""
-    places = np.arange(min(count, len(images)))
-    return [images.__getitems__(part.tolist()) for part in np.split(places, range(size, len(places), size))]
+def batches_of(images: Any, count: int, size: int, begin: int = 0) -> list[Tensor]:
+    """`count` images, or what there is, in batches of `size`; `images` as `requant.data.unlabeled` gives them."""
+    places = np.arange(begin, max(begin, min(begin + count, len(images))))
+    parts = np.split(places, range(size, len(places), size))
+    return [images.__getitems__(part.tolist()) for part in parts if len(part)]

@@ -55,6 +55,7 @@ def fit(
     recipe: Recipe,
     *,
     frozen: Collection[str] = (),
+    rates: Mapping[str, float] | None = None,
     statistics: str = "keep",
     stochastic: bool = False,
     test: DataLoader[Any] | None = None,
@@ -66,13 +67,21 @@ def fit(
 ) -> History:
     """Train the parameters of `student` that require gradients, in place.
 
-    `folder` holds last.ckpt: where it is there already, the training goes on from it and ends in the same weights.
+    `rates` are those of parameters, by name, that have another than the recipe's. `folder` holds last.ckpt: where it is
+    there already, the training goes on from it and ends in the same weights.
     `test` (images, labels) adds the accuracy to each epoch of the curve. `trainer` is passed on to Lightning's Trainer.
     Raises UserError where the loss is no longer finite.
     """
     choice("statistics", statistics, ("keep", "update"))
     module = Retraining(
-        student, objective, recipe, frozen=frozen, statistics=statistics, stochastic=stochastic, seed=seed
+        student,
+        objective,
+        recipe,
+        frozen=frozen,
+        rates=rates,
+        statistics=statistics,
+        stochastic=stochastic,
+        seed=seed,
     )
     lightning = _trainer(recipe, folder, trainer or {}, loggers, label)
     checkpoint = folder / LAST if folder is not None and (folder / LAST).exists() else None

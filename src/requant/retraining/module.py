@@ -1,7 +1,7 @@
 """The one LightningModule: a student, an objective, and the curve of its accuracy."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,9 +18,10 @@ from requant.retraining.trainable import set_modes
 class Retraining(pl.LightningModule):
     """Minimises `objective(student, batch)` over the parameters that require gradients.
 
-    `frozen` names the quantized tensors, batch norm's running statistics among them. `curve` has one entry an epoch:
-    epoch (from 1), loss (mean over the epoch's steps), seconds, and with validation batches (images, labels) the exact
-    counts correct and n, and top1. It travels in the checkpoint, so that a resumed training ends with the whole curve.
+    `frozen` names the quantized tensors, batch norm's running statistics among them; `rates` are those of parameters,
+    by name in the student, that have another than the recipe's. `curve` has one entry an epoch: epoch (from 1), loss
+    (mean over the epoch's steps), seconds, and with validation batches (images, labels) the exact counts correct and n,
+    and top1. It travels in the checkpoint, so that a resumed training ends with the whole curve.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Retraining(pl.LightningModule):
         recipe: Recipe,
         *,
         frozen: Collection[str] = (),
+        rates: Mapping[str, float] | None = None,
         statistics: str = "keep",
         stochastic: bool = False,
         seed: int = 0,
@@ -39,6 +41,7 @@ class Retraining(pl.LightningModule):
         self.objective = objective
         self.recipe = recipe
         self.frozen = frozenset(frozen)
+        self.rates = dict(rates or {})
         self.statistics = statistics
         self.stochastic = stochastic
         self.seed = seed
@@ -53,7 +56,8 @@ class Retraining(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Only what requires gradients is handed to the optimizer, so frozen tensors cannot decay either."""
-        trained = optimizer((p for p in self.student.parameters() if p.requires_grad), self.recipe)
+        named = ((name, p) for name, p in self.student.named_parameters() if p.requires_grad)
+        trained = optimizer(named, self.recipe, self.rates)
         rates = schedule(trained, self.recipe, int(self.trainer.estimated_stepping_batches))
         if rates is None:
             return trained

@@ -96,7 +96,7 @@ def retrain(
 
     (Thonglek et al., IJCNN 2020, section III.) `codebooks` names the quantized tensors, which stand still; `only`
     narrows what is trained further. `keep` may take the teacher's outputs from an earlier run. `training` goes to
-    `requant.retraining.loop.fit`: test, folder, trainer, loggers, label.
+    `requant.retraining.loop.fit`: rates, test, folder, trainer, loggers, label.
 
     Where the images are the same in every epoch, what would be computed again is computed once, before the first: with
     `teacher_outputs="once"` the teacher's outputs; with `front="once"` the activations of frozen layers at the front,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from requant import archive
-from requant.clustering import cluster
+from requant.clustering import cluster_split
 from requant.codebook_forms import AnyCodebook
 from requant.compression import place
 from requant.errors import UserError
@@ -54,6 +54,7 @@ class Study:
         example: one input (1, C, H, W), which finds the layers' order.
         batches: test images and their labels.
         method: the clustering, one of `requant.clustering.METHODS`.
+        clustering: more arguments of `requant.clustering.cluster_split`: granularity, split, options of the method.
         storage: one of `requant.archive.STORAGES`.
         architecture: stored in every file, as `requant.models.Architecture.to_dict` gives it.
 
@@ -68,8 +69,10 @@ class Study:
         method: str,
         storage: str,
         architecture: Mapping[str, Any] | None = None,
+        clustering: Mapping[str, Any] | None = None,
     ) -> None:
         self.tensors: list[TensorInfo] = describe(teacher, example)
+        self._settings = {"split": 0.0, **(clustering or {})}
         self._method, self._storage, self._architecture = method, storage, architecture
         self._student = copy.deepcopy(teacher).eval()
         self._chain = as_chain(self._student, {t.name.rpartition(".")[0] for t in self.tensors if t.kind == "weight"})
@@ -174,7 +177,8 @@ class Study:
         if key not in self._codebooks:
             with warnings.catch_warnings():  # a bias of ten values at k = 256 is exact, and that is its result
                 warnings.filterwarnings("ignore", message=".*distinct values, fewer than.*")
-                self._codebooks[key] = cluster(self._student.state_dict()[name], centroids, self._method, name=name)
+                values = self._student.state_dict()[name]
+                self._codebooks[key] = cluster_split(values, centroids, self._method, name=name, **self._settings)
         return self._codebooks[key]
 
 

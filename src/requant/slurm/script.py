@@ -1,8 +1,8 @@
 """The batch script of a job array."""
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from requant.pool import Command
 
@@ -19,8 +19,8 @@ class Request:
     """Of a node, as sbatch's --mem; None: the partition's default."""
     cpus_per_task: int | None = None
     """None: the partition's default."""
-    options: Mapping[str, str | int] = field(default_factory=dict)
-    """More of sbatch's, by their long names: {"partition": "gpu", "account": "vision"}."""
+    options: Sequence[str] = ()
+    """More of sbatch's, as they are typed there; they win over those above: ["--partition=gpu"]."""
     setup: Sequence[str] = ()
     """Lines of shell before each job, such as `module load cuda`."""
     restarts: int = 20
@@ -49,9 +49,9 @@ def options(command: Command, request: Request) -> list[str]:
         "mem": request.memory,
         "time": request.time,
         "signal": f"B:USR1@{WARNING}",
-        **request.options,
     }
-    return ["--requeue", *(f"--{name}={value}" for name, value in found.items() if value is not None)]
+    named = (f"--{name}={value}" for name, value in found.items() if value is not None)
+    return ["--requeue", *named, *request.options]
 
 
 def _choices(commands: Sequence[Command]) -> str:

@@ -129,7 +129,7 @@ function layout(more) {
   return {
     paper_bgcolor: "transparent", plot_bgcolor: "transparent", hovermode: "closest", dragmode: false,
     font: { color: colour("--ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
-    margin: { l: 50, r: 10, t: 10, b: 40 }, legend: { orientation: "h", y: -0.3, yanchor: "top" },
+    margin: { l: 50, r: 10, t: 10, b: 40 }, legend: { orientation: "h", y: -0.3, yanchor: "top", maxheight: 1 },
     hoverlabel: { bgcolor: colour("--paper"), font: { color: colour("--ink") } },
     ...more, xaxis: { ...axis, ...more.xaxis }, yaxis: { ...axis, ...more.yaxis },
   };

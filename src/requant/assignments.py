@@ -1,0 +1,113 @@
+"""A layer that stays on its codebook while its centroids, and which of them each value takes, are trained.
+
+Beside each value of the tensor there is a latent one, which takes its nearest centroid and gets its gradient straight
+through (Bengio, Leonard and Courville, "Estimating or Propagating Gradients Through Stochastic Neurons", 2013).
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from requant.codebook import Codebook, index_dtype
+from requant.errors import UserError
+from requant.parametrization import Gather, put_on
+
+
+class Nearest(nn.Module):
+    """A parametrization: from k centroids and a latent tensor to each latent's nearest centroid.
+
+    Both are trained, (k,) and the tensor's shape: a centroid's gradient is the mean over the members that it has in
+    this step, 0 without any and at 0 itself, where pruned values are; a latent's is its value's, straight through. With
+    `together` one factor (1,) is trained in the centroids' place, which scales them all (a grid stays a grid); its
+    gradient is the true one.
+
+    Args:
+        codebook: what the tensor is on.
+        original: the tensor before clustering, of its shape, or None: latents begin at its values, moved into the cells
+            of their centroids, or else at the centroids.
+        together: keep the centroids' proportions.
+
+    """
+
+    grid: Tensor
+
+    def __init__(self, codebook: Codebook, original: Tensor | None = None, together: bool = False) -> None:
+        super().__init__()
+        self.together = together
+        self.dtype = codebook.dtype
+        centroids_k = torch.from_numpy(codebook.centroids.copy())
+        self.register_buffer("grid", centroids_k)
+        self.start = _within_cells(original, centroids_k, torch.from_numpy(codebook.indices.astype(np.int32)))
+
+    def forward(self, centroids_k: Tensor, latents: Tensor) -> Tensor:
+        """The dense tensor; `centroids_k` is the factor (1,) with `together`."""
+        sorted_k = self._sorted(centroids_k)
+        indices = nearest(latents.detach(), sorted_k.detach())
+        counts = torch.bincount(indices.flatten(), minlength=len(sorted_k)).double().clamp(min=1)
+        divisors = torch.ones_like(counts) if self.together else counts.masked_fill(sorted_k == 0, torch.inf)
+        dense: Tensor = Gather.apply(sorted_k, indices, divisors)
+        return dense + (latents - latents.detach())  # adds nothing, and hands the gradient on
+
+    def right_inverse(self, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """Centroids and latents that training begins with."""
+        first = dense.new_ones(1) if self.together else self.grid.to(dense, copy=True)
+        return first, self.start.to(dense.device, dense.dtype, copy=True)
+
+    def trained(self, centroids_k: Tensor, latents: Tensor) -> Codebook:
+        """The codebook of such centroids and latents."""
+        sorted_k = self._sorted(centroids_k)
+        indices: Any = nearest(latents, sorted_k).cpu().numpy().astype(index_dtype(len(sorted_k)))
+        return Codebook(sorted_k.cpu().float().numpy(), indices, self.dtype)
+
+    def _sorted(self, centroids_k: Tensor) -> Tensor:
+        return (self.grid * centroids_k if self.together else centroids_k).sort().values
+
+
+def nearest(values: Tensor, sorted_k: Tensor) -> Tensor:
+    """The index of each value's nearest centroid, int32; halfway between two it is the lower one's."""
+    return torch.bucketize(values.contiguous(), (sorted_k[1:] + sorted_k[:-1]) / 2, out_int32=True)
+
+
+def _within_cells(original: Tensor | None, sorted_k: Tensor, indices: Tensor) -> Tensor:
+    """The original, each value moved as little as makes the centroid of its index the nearest."""
+    if original is None:
+        return sorted_k[indices]
+    borders = (sorted_k[1:] + sorted_k[:-1]) / 2
+    lower = torch.cat([sorted_k.new_tensor([-torch.inf]), torch.nextafter(borders, borders + torch.inf)])
+    upper = torch.cat([borders, sorted_k.new_tensor([torch.inf])])
+    return torch.clamp(original.detach().cpu().float().contiguous(), lower[indices], upper[indices])
+
+
+def train_assignments(
+    model: nn.Module, name: str, codebook: Codebook, original: Tensor | None = None, *, together: bool = False
+) -> tuple[nn.Parameter, nn.Parameter]:
+    """Put a model's parameter on a codebook whose centroids and indices can be trained.
+
+    Args:
+        model: changed in place; the layer computes as if its parameter were `codebook.dense()`.
+        name: of the parameter, as in `model.named_parameters()`.
+        codebook: of the parameter's shape.
+        original: the parameter's values before clustering, which say how near each is to another centroid.
+        together: train one factor of all centroids instead of each.
+
+    Returns:
+        The centroids (k,) (the factor, (1,)) and the latents, of the parameter's shape, to hand to an optimizer.
+
+    Raises:
+        UserError: as `train_centroids`; for an original of another shape.
+
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> codebook = Codebook(np.float32([-1, 2]), np.uint8([[1, 0]]))
+    >>> centroids, latents = train_assignments(layer, "weight", codebook, torch.tensor([[1.0, 0.25]]))
+    >>> layer.weight.tolist(), latents.data.add_(0.5)
+    ([[2.0, -1.0]], tensor([[1.5000, 0.7500]]))
+    >>> layer.weight.tolist()
+    [[2.0, 2.0]]
+
+    """
+    if original is not None and tuple(original.shape) != codebook.shape:
+        raise UserError(f"the original of {name} has shape {tuple(original.shape)}, and its codebook {codebook.shape}")
+    centroids, latents = put_on(model, name, codebook, Nearest(codebook, original, together))
+    return centroids, latents

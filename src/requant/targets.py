@@ -1,0 +1,125 @@
+"""What plan=auto aims at: a size of the file, or how far the outputs may move; found by the step of the grids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from requant.auto import Grids, entropy_bytes, step_of
+from requant.compression import Compressed
+from requant.errors import UserError
+from requant.evaluation import evaluating
+from requant.progress import console
+from requant.reconstruction import best_damping, reconstruct
+
+TOLERANCE, RECONSTRUCTED = 2e-3, 1e-2  # of the size wanted
+ROUNDS = 6
+FIRST_BITS, MOST_BITS, LEAST_BITS = 3.0, 7.0, 0.5  # a weight, where a drop is aimed at
+CLOSE_BITS = 0.1
+
+
+def fit_size(
+    grids: Grids,
+    size: Callable[[Compressed], int],
+    target: int,
+    batches: Sequence[Tensor] = (),
+) -> Compressed:
+    """The network rounded to grids so that its file has the target's size, within 0.2 % (reconstructed: 1 %).
+
+    The entropy of the indices follows the step closely and is quick to compute; the file's true size says, a few
+    times, what comes on top.
+
+    Args:
+        grids: of the network.
+        size: the bytes of what is made.
+        target: bytes wanted.
+        batches: images (N, C, H, W) without labels; where there are any the network is reconstructed on them.
+
+    Raises:
+        UserError: for a size that cannot be had.
+
+    """
+    tolerance = RECONSTRUCTED if batches else TOLERANCE
+    step, reconstructed = step_of(grids, target), _Reconstruction(grids, batches)
+    for _ in range(ROUNDS):
+        plain = grids.at(step)
+        found = reconstructed(plain)
+        true = size(found)
+        if abs(true - target) <= tolerance * target:
+            return found
+        wanted = target - (true - entropy_bytes(plain))
+        if wanted <= 0:
+            raise UserError(
+                f"a file of {target:,} bytes cannot be had: what is not on grids takes {target - wanted:,.0f}; "
+                "set a greater target.size_mb or a smaller target.reduction"
+            )
+        step = step_of(grids, wanted)
+    return found
+
+
+class _Reconstruction:
+    """Makes students of one network, with the damping that suited the first."""
+
+    def __init__(self, grids: Grids, batches: Sequence[Tensor]) -> None:
+        self.base, self.batches = grids.base, batches
+        self.damping: float | None = None
+
+    def __call__(self, plain: Compressed) -> Compressed:
+        if not self.batches:
+            return plain
+        if self.damping is None:
+            self.damping = best_damping(self.base, plain.codebooks, self.batches)
+        model, codebooks = reconstruct(self.base, plain.codebooks, self.batches, self.damping)
+        return replace(plain, model=model, codebooks=codebooks)
+
+
+def fit_drop(grids: Grids, most: float, held_out: Sequence[Tensor], batches: Sequence[Tensor] = ()) -> Compressed:
+    """The smallest network found whose top-1 differs from the original's on at most `most` of the held-out images.
+
+    Where accuracy falls, the class named has changed; without labels that is what can be counted, and the accuracy of a
+    network that is right more often than not falls by less. The bits a weight are narrowed down to a tenth.
+
+    Args:
+        grids: of the network.
+        most: the share of the images, 0 to 1.
+        held_out: batches (N, C, H, W) without labels, which nothing else looked at.
+        batches: images without labels; where there are any the network is reconstructed on them.
+
+    Raises:
+        UserError: for no held-out images, and where the finest grids differ more often.
+
+    """
+    if not held_out:
+        raise UserError("target.max_drop needs unlabeled images that the reconstruction leaves over: supply more")
+    wanted = _top1(grids.base, held_out)
+    values = sum(grids.base.get_parameter(layer.weight).numel() for layer in grids.layers)
+    low, bits, high = LEAST_BITS, FIRST_BITS, MOST_BITS
+    reconstructed = _Reconstruction(grids, batches)
+    found: Compressed | None = None
+    dropped = 1.0
+    while found is None or high - low > CLOSE_BITS:
+        plain = grids.at(step_of(grids, bits * values / 8))
+        tried = reconstructed(plain)
+        dropped = float((_top1(tried.model, held_out) != wanted).float().mean())
+        console.print(f"  {bits:.2f} bits a weight: another class on {dropped:.2%} of {len(wanted)} held-out images")
+        if dropped <= most:
+            found, high = tried, bits
+        else:
+            low = bits
+        if found is None and bits > MOST_BITS - CLOSE_BITS:
+            break
+        bits = (low + high) / 2
+    if found is None:
+        raise UserError(
+            f"target.max_drop={most}: at {MOST_BITS} bits a weight {dropped:.2%} of {len(wanted)} held-out images "
+            "still get another class; set a greater one, or unlabeled images that are more like the original's"
+        )
+    return found
+
+
+def _top1(model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
+    with evaluating(model), torch.inference_mode():
+        return torch.cat([model(batch).argmax(1) for batch in batches])

@@ -1,0 +1,236 @@
+"""Retraining with the codebooks trained: what moves and how far, what holds at the end, and that it can be resumed."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_retraining import EXAMPLE, images, network
+from torch import nn
+
+from requant import archive
+from requant.codebook import Codebook
+from requant.compression import Compressed, check_placed, compress, place
+from requant.errors import ConfigError, UserError
+from requant.evaluation import outputs
+from requant.recipe import Recipe
+from requant.retraining import Movement, retrain, retrain_codebooks
+from requant.retraining.codebooks import spacing
+from requant.retraining.losses import kl
+
+RECIPE = Recipe(epochs=3, batch_size=16, optimizer="adam", learning_rate=0.003)
+RULES = [{"kind": "weight", "centroids": 3}, {"kind": "bn_beta", "centroids": 1}, {"kind": "bn_mean", "centroids": 1}]
+
+
+def compressed(teacher: nn.Module, rules: list[dict[str, Any]] | None = None, **options: Any) -> Compressed:
+    return compress(teacher, rules or RULES, EXAMPLE, **options)
+
+
+def distance(student: nn.Module, teacher: nn.Module) -> float:
+    batches = [(images(), torch.zeros(70))]
+    return float(kl(outputs(student, batches)[0], outputs(teacher, batches)[0]))
+
+
+def test_codebooks_move_and_hold_and_come_back_from_their_file(tmp_path: Path) -> None:
+    teacher = network()
+    student = compressed(teacher)
+    plain = copy.deepcopy(student.model)
+    retrain(plain, teacher, images(), codebooks=student.codebooks, recipe=RECIPE)
+    quantized = distance(student.model, teacher)
+    history, books = retrain_codebooks(
+        student.model,
+        teacher,
+        images(),
+        codebooks=student.codebooks,
+        recipe=RECIPE,
+        movement=Movement(0.02, 0.02),
+    )
+    assert history.curve[-1]["loss"] < history.curve[0]["loss"]
+    assert distance(student.model, teacher) < distance(plain, teacher) < quantized
+    check_placed(student.model, books)
+    assert list(books) == list(student.codebooks)
+    assert set(student.model.state_dict()) == set(teacher.state_dict())
+    weight = books["5.weight"]
+    assert (weight.indices != student.codebooks["5.weight"].indices).any()
+    assert (weight.centroids != student.codebooks["5.weight"].centroids).all()
+    assert books["1.bias"].k == 1
+    assert books["1.bias"].centroids != student.codebooks["1.bias"].centroids
+    assert books["1.running_mean"] is student.codebooks["1.running_mean"]
+    archive.save(tmp_path / "small.h5", student.model, books, storage="entropy")
+    restored = archive.load(tmp_path / "small.h5", model=teacher)
+    assert all(torch.equal(value, restored.state_dict()[name]) for name, value in student.model.state_dict().items())
+
+
+def test_without_a_latent_rate_indices_stay() -> None:
+    teacher = network()
+    student = compressed(teacher)
+    _, books = retrain_codebooks(
+        student.model, teacher, images(), codebooks=student.codebooks, recipe=RECIPE, movement=Movement(0.02, 0)
+    )
+    check_placed(student.model, books)
+    for name, book in student.codebooks.items():
+        assert (books[name].indices == book.indices).all()
+    assert (books["5.weight"].centroids != student.codebooks["5.weight"].centroids).all()
+
+
+def test_the_first_step_of_adam_moves_everything_by_its_rate() -> None:
+    """Whatever the size of a gradient: golden values of one step, by hand."""
+    teacher = nn.Sequential(nn.Linear(2, 2))
+    with torch.no_grad():
+        teacher[0].weight.copy_(torch.tensor([[2.0, -1.0], [0.5, 0.0]]))
+        teacher[0].bias.zero_()
+    book = Codebook(np.float32([-1, -0.25, 0.5]), np.uint8([[2, 0], [1, 1]]))
+    student = copy.deepcopy(teacher)
+    place(student, {"0.weight": book})
+    recipe = Recipe(epochs=1, batch_size=1, optimizer="adam", learning_rate=0.25, schedule="constant")
+    _, books = retrain_codebooks(
+        student,
+        teacher,
+        torch.tensor([[3.0, 1.0]]),
+        codebooks={"0.weight": book},
+        recipe=recipe,
+        movement=Movement(centroid_rate=0.125, latent_rate=0.875),
+    )
+    # The teacher's logits are 5 and 1.5, the student's 0.5 and -1: row 0 is to rise, row 1 to fall. Neighbouring
+    # centroids are 0.75 apart. Centroids move by 0.09375: -1 and 0.5 (of row 0) up, -0.25 (of row 1) down. Latents
+    # begin at 2, -1, 0.125 (the border of their centroid's cell) and 0, and move by 0.65625: two take another centroid.
+    assert books["0.weight"].centroids.tolist() == [-0.90625, -0.34375, 0.59375]
+    assert books["0.weight"].indices.tolist() == [[2, 1], [1, 0]]
+    assert student[0].bias.tolist() == pytest.approx([0.25, -0.25])
+
+
+def test_a_grid_stays_a_grid() -> None:
+    teacher = network()
+    grid = (np.arange(7) - 3).astype(np.float32) * np.float32(0.125)
+    weight = teacher[0].weight.detach().numpy()
+    indices = np.clip(np.rint(weight / 0.125) + 3, 0, 6).astype(np.uint8)
+    student, books = copy.deepcopy(teacher), {"0.weight": Codebook(grid, indices)}
+    place(student, books)
+    movement = Movement(0.05, 0.05, together=True)
+    _, found = retrain_codebooks(student, teacher, images(), codebooks=books, recipe=RECIPE, movement=movement)
+    check_placed(student, found)
+    trained: Any = found["0.weight"]
+    assert trained.centroids[-1] != grid[-1]
+    np.testing.assert_allclose(trained.centroids, np.arange(-3, 4) * trained.centroids[-1] / 3, rtol=1e-6, atol=1e-9)
+
+
+class Breaks:
+    """Images that fail once, in the third epoch."""
+
+    fixed = True
+    broken = False
+
+    def __len__(self) -> int:
+        return 70
+
+    def __getitems__(self, indices: list[int]) -> torch.Tensor:
+        if max(indices) >= 140 and not Breaks.broken:
+            Breaks.broken = True
+            raise InterruptedError
+        return images()[torch.tensor(indices) % 70]
+
+
+def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    teacher = network(1)
+
+    def train(source: Any, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        student = compressed(teacher)
+        _, books = retrain_codebooks(
+            student.model,
+            teacher,
+            source,
+            codebooks=student.codebooks,
+            recipe=RECIPE,
+            movement=Movement(0.02, 0.02),
+            folder=folder,
+            in_memory=False,
+        )
+        return books, student.model.state_dict()
+
+    whole, weights = train(images(), tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        train(Breaks(), tmp_path / "cut")
+    assert len((tmp_path / "cut" / "metrics.csv").read_text().splitlines()) == 3  # a header and two epochs
+    resumed, same = train(Breaks(), tmp_path / "cut")
+    assert all(torch.equal(value, same[name]) for name, value in weights.items())
+    for name, book in whole.items():
+        assert (resumed[name].centroids == book.centroids).all()
+        assert (resumed[name].indices == book.indices).all()
+
+
+def test_only_what_is_named_moves() -> None:
+    teacher = network()
+    student = compressed(teacher)
+    before = copy.deepcopy(student.model.state_dict())
+    _, books = retrain_codebooks(
+        student.model,
+        teacher,
+        images(),
+        codebooks=student.codebooks,
+        recipe=RECIPE,
+        only={"5.weight", "5.bias"},
+    )
+    moved = {k for k, v in student.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved == {"5.weight", "5.bias"}
+    assert books["0.weight"] is student.codebooks["0.weight"]
+
+
+@pytest.mark.parametrize(
+    "rule", [{"granularity": "channel"}, {"granularity": "group_scale:8"}, {"method": "product", "block": 4}]
+)
+def test_of_groups_and_vectors_the_centroids_move(rule: dict[str, Any]) -> None:
+    teacher = network()
+    student = compressed(teacher, [{"name": r".*\.weight", "layers": "2", "centroids": 2, **rule}])
+    before = distance(student.model, teacher)
+    recipe = Recipe(epochs=6, batch_size=35, optimizer="adam", learning_rate=0.001)
+    settings: dict[str, Any] = {"codebooks": student.codebooks, "recipe": recipe}
+    with pytest.raises(UserError, match=r"latent_rate above 0.* needs one table .* granularity tensor"):
+        retrain_codebooks(student.model, teacher, images(), **settings)
+    _, books = retrain_codebooks(student.model, teacher, images(), movement=Movement(0.02, 0), **settings)
+    check_placed(student.model, books)
+    assert (books["5.weight"].dense() != student.codebooks["5.weight"].dense()).all()
+    assert (books["5.weight"].indices == student.codebooks["5.weight"].indices).all()
+    assert distance(student.model, teacher) < before
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    teacher = network()
+    split = compressed(teacher, split=0.1)
+    with pytest.raises(UserError, match="cluster it without split"):
+        retrain_codebooks(
+            split.model, teacher, images(), codebooks=split.codebooks, movement=Movement(0.01, 0), recipe=RECIPE
+        )
+    with pytest.raises(ConfigError, match="adam or adamw"):
+        retrain_codebooks(split.model, teacher, images(), codebooks=split.codebooks, recipe=Recipe())
+
+
+def test_the_distance_between_centroids() -> None:
+    indices = np.zeros((2, 2), np.uint8)
+    assert spacing(Codebook(np.float32([-1, 0, 0, 0.5, 10]), indices)) == 1.0  # of 1, 0.5, 9.5
+    assert spacing(Codebook(np.float32([2]), indices)) is None
+    assert spacing(Codebook(np.float32([2, 2]), indices)) is None
+
+
+@pytest.mark.slow
+def test_two_processes_end_in_the_same_weights(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os, sys, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_retraining import images, network\n"
+        "from test_retraining_codebooks import RECIPE, compressed\n"
+        "from requant.retraining import Movement, retrain_codebooks\n"
+        "student = compressed(network())\n"
+        "_, books = retrain_codebooks(student.model, network(), images(), codebooks=student.codebooks, recipe=RECIPE,\n"
+        "    movement=Movement(0.02, 0.02), trainer={'devices': 2, 'strategy': 'ddp'})\n"
+        "found = student.model.state_dict() | {f'{n} indices': torch.from_numpy(b.indices) for n, b in books.items()}\n"
+        "torch.save(found, os.path.join(sys.argv[1], os.environ.get('LOCAL_RANK', '0') + '.pt'))\n"
+    )
+    subprocess.run([sys.executable, script, tmp_path], check=True, capture_output=True)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())

@@ -5,8 +5,8 @@ python -m benchmarks.frontier vgg16_cifar10 --photographs <folder>
 python -m benchmarks.frontier resnet50_cifar10 --photographs <folder>
 
 Rows go to experiments/frontier/<network>.csv as they are found; points that are there are skipped. Then the figure is
-drawn. Only `ours` looks at images (the photographs, without labels). NNCodec: pip install --no-deps nncodec, and
-opencv-python-headless.
+drawn. Only `ours` looks at images (the photographs, without labels). coremltools: extra peers. NNCodec: pip install
+--no-deps nncodec, and opencv-python-headless.
 """
 
 import argparse
@@ -19,14 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from rich.console import Console
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from benchmarks.frontier_peers import coremltools, nncodec, whole_numbers
 from requant import archive, data
 from requant.auto import grids_for, in_units
 from requant.compression import Compressed, compress
@@ -123,45 +122,9 @@ def clustered(method: str, k: int, storage: str, job: Job, path: Path) -> nn.Mod
     return archive.load(path)
 
 
-def whole_numbers(bits: int, job: Job, path: Path) -> nn.Module:
-    """Weights as signed integers with a scale for each output channel, two of 4 bits in a byte; the rest float32."""
-    stored: dict[str, Tensor] = {}
-    for name, value in job.teacher.state_dict().items():
-        if value.ndim < 2:
-            stored[name] = value.contiguous()
-            continue
-        rows = value.reshape(len(value), -1)
-        scale = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / (2 ** (bits - 1) - 1)
-        steps = (rows / scale).round().to(torch.int8).flatten()
-        if bits == 4:
-            steps = torch.cat([steps, steps.new_zeros(len(steps) % 2)])
-            steps = (steps[::2] & 15) | (steps[1::2] << 4)
-        stored |= {name: steps.contiguous(), f"{name}.scale": scale.contiguous()}
-    save_file(stored, path)
-    return _from_whole_numbers(bits, job, load_file(path))
-
-
-def _from_whole_numbers(bits: int, job: Job, stored: dict[str, Tensor]) -> nn.Module:
-    state = {}
-    for name, value in job.teacher.state_dict().items():
-        steps = stored[name]
-        if value.ndim >= 2:
-            if bits == 4:
-                steps = torch.stack([(steps << 4) >> 4, steps >> 4], 1).flatten()[: value.numel()]
-            steps = steps.reshape(len(value), -1) * stored[f"{name}.scale"]
-        state[name] = steps.reshape(value.shape)
-    return _with_state(job, state)
-
-
-def nncodec(qp: int, job: Job, path: Path) -> nn.Module:
-    """NNCodec (ISO/IEC 15938-17), its defaults with dependent quantization; batch norms' counters left out."""
-    from nncodec import nnc
-
-    state = {k: v for k, v in job.teacher.state_dict().items() if not k.endswith("num_batches_tracked")}
-    arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in state.items()}
-    nnc.compress(arrays, bitstream_path=str(path), qp=qp, use_dq=True)
-    found = nnc.decompress(str(path))
-    return _with_state(job, {name: torch.from_numpy(np.asarray(value)) for name, value in found.items()})
+def others(make: Callable[[nn.Module, Path], Mapping[str, Tensor]], job: Job, path: Path) -> nn.Module:
+    """What another tool makes."""
+    return _with_state(job, make(job.teacher, path))
 
 
 def _with_state(job: Job, state: Mapping[str, Tensor]) -> nn.Module:
@@ -173,8 +136,12 @@ def _with_state(job: Job, state: Mapping[str, Tensor]) -> nn.Module:
 def points(network: Network) -> dict[str, Point]:
     """All that is measured, by name: <method>-<setting>."""
     found: dict[str, Point] = {f"ours-{size:g} MB": partial(ours, size) for size in network.sizes}
-    found |= {f"NNCodec-qp {qp}": partial(nncodec, qp) for qp in (-32, -28, -24, -22, -20)}
-    found |= {f"integers-{bits} bits": partial(whole_numbers, bits) for bits in (8, 4)}
+    found |= {f"NNCodec-qp {qp}": partial(others, partial(nncodec, qp)) for qp in (-32, -28, -24, -22, -20)}
+    found |= {f"integers-{bits} bits": partial(others, partial(whole_numbers, bits)) for bits in (8, 4)}
+    example = example_input(network.architecture)
+    for bits, channels in ((8, None), (6, None), (4, None), (4, 8), (3, 8), (2, 8)):
+        setting = f"{bits} bits" if channels is None else f"{bits} bits of {channels} channels"
+        found[f"coremltools-{setting}"] = partial(others, partial(coremltools, bits, channels, example))
     found |= {f"k-means-k {k}": partial(clustered, "kmeans", k, "entropy") for k in (256, 64, 32, 16)}
     return found | {f"paper's clusters-k {k}": partial(clustered, "equal_population", k, "gzip") for k in (256, 64, 16)}
 
@@ -194,7 +161,7 @@ def measure(job: Job, images: str | None, path: Path, wanted: list[str]) -> None
         with tempfile.TemporaryDirectory() as folder:
             file, started = Path(folder) / "network", time.perf_counter()
             student = point(job, file).to(memory_format=torch.channels_last)
-            seconds, size = time.perf_counter() - started, file.stat().st_size
+            seconds, size = time.perf_counter() - started, _size(file)
         found = score(*outputs(student, batches), teacher_NC)
         original = sum(4 * v.numel() for k, v in job.teacher.state_dict().items() if "num_batches" not in k)
         method, setting = name.rsplit("-", 1) if "qp" not in name else name.split("-", 1)
@@ -214,6 +181,12 @@ def measure(job: Job, images: str | None, path: Path, wanted: list[str]) -> None
         Console().print(f"{name}: {size:,} bytes, {found.correct} of {found.n} (teacher {right}), {seconds:.0f} s")
 
 
+def _size(path: Path) -> int:
+    """The bytes of a file, or of all files of a package."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
 def _append(path: Path, row: tuple) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
@@ -227,7 +200,9 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 SHOWN = 25.0  # points below the original
-MARKERS = {"ours": "o", "NNCodec": "s", "integers": "D", "k-means": "^", "paper's clusters": "x"}
+MARKERS = {"ours": "o", "NNCodec": "s", "integers": "D", "k-means": "^", "coremltools": "v", "paper's clusters": "x"}
+
+STROKES: tuple[Any, ...] = ("-", "--", " ", "-.", (0, (1, 1)), ":")
 
 
 def draw(path: Path, name: str) -> None:
@@ -242,7 +217,7 @@ def draw(path: Path, name: str) -> None:
             found = sorted((int(r["bytes"]) / 1e6, 100 * int(r["correct"]) / n) for r in rows if r["method"] == method)
             if found:
                 look: dict[str, Any] = {"marker": marker, "markersize": 4, "label": method, "color": f"C{number}"}
-                axes.plot(*zip(*found, strict=True), ("-", "--", " ", "-.", ":")[number], **look)
+                axes.plot(*zip(*found, strict=True), linestyle=STROKES[number], **look)
         axes.set_ylim(teacher - SHOWN, teacher + 0.1 * SHOWN)
         below = sum(100 * int(r["correct"]) / n < teacher - SHOWN for r in rows)
         note = f"lower, not shown: {below}" if below else ""

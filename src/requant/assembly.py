@@ -50,18 +50,21 @@ def _check_granularity(settings: Config) -> None:
 
 
 def _check_reconstruct(settings: Config) -> None:
-    """Reconstruction chooses among the centroids of one table: say so before any work is done."""
+    """Where indices change they do so among the centroids of one table: say so before any work is done."""
     default = settings.clustering
-    for rule in rules(settings) if settings.retrain.method == "reconstruct" else []:
+    retraining = settings.retrain
+    moved = retraining.method == "codebook" and retraining.latent_rate > 0
+    for rule in rules(settings) if moved or "reconstruct" in (retraining.method, retraining.start) else []:
         forms = {
             "granularity": (rule.granularity or default.granularity) != "tensor",
             "split": bool(default.split if rule.split is None else rule.split),
+            "rank": rule.rank is not None,
             "method=product": (rule.method or default.method) == "product",
         }
         if wrong := [name for name, there in forms.items() if there]:
             raise ConfigError(
-                f"retrain=reconstruct needs one table of centroids a tensor, and the rule {rule} has {wrong[0]}: "
-                "leave that out, or set retrain=proposed"
+                f"retrain={retraining.method} chooses among the centroids of one table, and the rule {rule} has "
+                f"{wrong[0]}: leave that out, or set retrain=proposed"
             )
 
 

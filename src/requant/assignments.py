@@ -19,8 +19,9 @@ class Nearest(nn.Module):
     """A parametrization: from k centroids and a latent tensor to each latent's nearest centroid.
 
     Both are trained, (k,) and the tensor's shape: a centroid's gradient is the mean over the members that it has in
-    this step, 0 without any; a latent's is its value's, straight through. With `together` one factor (1,) is trained in
-    the centroids' place, which scales them all (a grid stays a grid); its gradient is the true one.
+    this step, 0 without any and at 0 itself, where pruned values are; a latent's is its value's, straight through. With
+    `together` one factor (1,) is trained in the centroids' place, which scales them all (a grid stays a grid); its
+    gradient is the true one.
 
     Args:
         codebook: what the tensor is on.
@@ -44,8 +45,8 @@ class Nearest(nn.Module):
         """The dense tensor; `centroids_k` is the factor (1,) with `together`."""
         sorted_k = self._sorted(centroids_k)
         indices = nearest(latents.detach(), sorted_k.detach())
-        counts = torch.bincount(indices.flatten(), minlength=len(sorted_k)).clamp(min=1)
-        divisors = torch.ones_like(counts) if self.together else counts
+        counts = torch.bincount(indices.flatten(), minlength=len(sorted_k)).double().clamp(min=1)
+        divisors = torch.ones_like(counts) if self.together else counts.masked_fill(sorted_k == 0, torch.inf)
         dense: Tensor = Gather.apply(sorted_k, indices, divisors)
         return dense + (latents - latents.detach())  # adds nothing, and hands the gradient on
 

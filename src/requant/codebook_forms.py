@@ -24,6 +24,7 @@ from requant.codebook import (
     sqnr_of,
     squared_error_of,
 )
+from requant.codebook_factors import FactoredCodebook
 from requant.errors import UserError
 
 Indices: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
@@ -300,7 +301,7 @@ def merged(split: NDArray[Any], sources: NDArray[np.uint32]) -> NDArray[Any]:
     return whole
 
 
-AnyCodebook: TypeAlias = Unsplit | SplitCodebook
+AnyCodebook: TypeAlias = Unsplit | SplitCodebook | FactoredCodebook
 """A clustered tensor of any form."""
 
 
@@ -320,7 +321,7 @@ def with_table(book: Unsplit, table: NDArray[np.float32]) -> Unsplit:
 
 def with_mapped_table(book: AnyCodebook, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> AnyCodebook:
     """The same codebook with what `function` makes of its centroids."""
-    if isinstance(book, SplitCodebook):
+    if isinstance(book, SplitCodebook | FactoredCodebook):
         return replace(book, inner=with_table(book.inner, function(table_of(book.inner))))
     return with_table(book, function(table_of(book)))
 
@@ -342,8 +343,9 @@ def _scalar(name: str, book: AnyCodebook, what: str) -> Codebook:
         GroupedCodebook: "a table or a scale for each group of its values",
         VectorCodebook: "a table of vectors (method product)",
         SplitCodebook: "split channels",
+        FactoredCodebook: "factors of low rank",
     }
     raise UserError(
         f"{what} needs one table of centroids a tensor, and {name} has {kinds[type(book)]}: "
-        "cluster it with granularity tensor, without split, and not by product"
+        "cluster it with granularity tensor, without split and rank, and not by product"
     )

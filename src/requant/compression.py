@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from requant.clustering import cluster_split
+from requant.clustering import cluster_tensor
 from requant.codebook_forms import AnyCodebook
 from requant.errors import UserError
 from requant.layers import TensorInfo, describe
@@ -39,13 +39,13 @@ def compress(
     options: Mapping[str, Any] | None = None,
     granularity: str = "tensor",
     split: float = 0.0,
-    clusterer: Callable[..., AnyCodebook] = cluster_split,
+    clusterer: Callable[..., AnyCodebook] = cluster_tensor,
 ) -> Compressed:
     """Cluster the tensors that `rules` choose; `model` itself is left as it is.
 
     `example` is one input (1, C, H, W), which finds the layers' order. `method`, with its `options` (see `cluster`),
     `granularity` and `split` (the share of outlier channels that are split) are for rules that name none. `clusterer`
-    is called as `requant.clustering.cluster_split` would be.
+    is called as `requant.clustering.cluster_tensor` would be.
     Raises PlanError for rules that match nothing, UserError for values that are not finite.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
@@ -73,6 +73,10 @@ def _clustered(
 ) -> AnyCodebook:
     if a.block is not None:
         options["block"] = a.block
+    if a.rank is not None:
+        options["rank"] = a.rank
+    if a.prune:
+        options["prune"] = a.prune
     return clusterer(values, a.centroids, a.method, a.split, name=a.tensor.name, granularity=a.granularity, **options)
 
 

@@ -72,9 +72,9 @@ class RetrainConfig(Recipe):
     start: str = "cluster"
     """proposed and codebook: train from the clusters as they are (cluster), or from what retrain=reconstruct makes of
     them, on `images` images (reconstruct)."""
-    centroid_rate: float = 0.003
+    centroid_rate: float = 0.01
     """codebook: the highest rate of centroids, in the distance between neighbouring centroids of a tensor, a step."""
-    latent_rate: float = 0.003
+    latent_rate: float = 0.01
     """codebook: the same for the weights behind them, which take their nearest centroid in every step; 0: indices
     stay."""
     trainable: str = "all"
@@ -373,7 +373,7 @@ class Config:
         if self.trainer.devices * self.trainer.num_nodes > 1:
             raise ConfigError("plan=auto works in one process: set trainer.devices=1")
         if self.retrain.method == "codebook" and not self.retrain.latent_rate:
-            raise ConfigError("plan=auto with retrain=codebook needs retrain.latent_rate above 0, e.g. 0.003")
+            raise ConfigError("plan=auto with retrain=codebook needs retrain.latent_rate above 0, e.g. 0.01")
 
 
 def register() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from requant.codebook_factors import FactoredCodebook
 from requant.codebook_forms import (
     AnyCodebook,
     GroupedCodebook,
@@ -31,7 +32,8 @@ class Centroids(nn.Module):
 
     What is trained is the parametrization's original, of the table's shape: (k,), (G, k) of groups, (k, d) of vectors.
     The indices are a buffer and stay, and so do the factors of groups that have them. The gradient of a centroid is the
-    mean or the sum over its members, 0 for a centroid that has none.
+    mean or the sum over its members, 0 for a centroid that has none, and for one of several that is 0 itself: pruned
+    values stay pruned.
 
     Args:
         codebook: whose indices are kept.
@@ -49,8 +51,10 @@ class Centroids(nn.Module):
         places, table = _places(codebook), table_of(codebook)
         self.register_buffer("places", torch.from_numpy(places.astype(np.int32)))
         counts = np.bincount(places.reshape(-1), minlength=table.size)
-        divisors = np.maximum(counts, 1) if reduction == "mean" else np.ones(table.size)
-        self.register_buffer("divisors", torch.from_numpy(divisors.astype(np.float64)))
+        divisors = np.maximum(counts, 1.0) if reduction == "mean" else np.ones(table.size)
+        if table.size > 1:
+            divisors[table.reshape(-1) == 0] = np.inf
+        self.register_buffer("divisors", torch.from_numpy(divisors))
         self.register_buffer("factors", _factors(codebook))
 
     def forward(self, table: Tensor) -> Tensor:
@@ -109,7 +113,7 @@ def train_centroids(model: nn.Module, name: str, codebook: AnyCodebook, reductio
     Args:
         model: changed in place; the layer computes as if its parameter were `codebook.dense()`.
         name: of the parameter, as in `model.named_parameters()`.
-        codebook: of the parameter's shape; not of split channels.
+        codebook: of the parameter's shape; not of split channels or of low rank.
         reduction: the gradient of a centroid is the `mean` (default) or the `sum` over its members.
 
     Returns:
@@ -126,8 +130,9 @@ def train_centroids(model: nn.Module, name: str, codebook: AnyCodebook, reductio
     ([[2.0, -1.0]], (2,))
 
     """
-    if isinstance(codebook, SplitCodebook):
-        raise UserError(f"{name} has split channels, whose centroids cannot be trained: cluster it without split")
+    if isinstance(codebook, SplitCodebook | FactoredCodebook):
+        what = "split channels" if isinstance(codebook, SplitCodebook) else "factors of low rank"
+        raise UserError(f"{name} has {what}, whose centroids cannot be trained: cluster it without split and rank")
     (centroids,) = put_on(model, name, codebook, Centroids(codebook, reduction))
     return centroids
 

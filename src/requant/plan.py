@@ -35,6 +35,9 @@ class Rule:
         granularity: as for `requant.clustering.cluster`; None: the plan's default.
         block: method product: values of a vector; None: chosen by the tensor's shape.
         split: outlier channels to split, as a share of the input channels; None: the plan's default.
+        rank: of fully connected layers: cluster two factors of so many columns (below 1: of as many as hold this share
+            of the weight's squares) in the weight's place.
+        prune: the share of the values, those of smallest magnitude, that become 0 before the others are clustered.
 
     Raises:
         PlanError: for a value of the wrong type or out of range.
@@ -52,6 +55,8 @@ class Rule:
     granularity: str | None = None
     block: int | None = None
     split: float | None = None
+    rank: float | None = None
+    prune: float = 0.0
 
     def __post_init__(self) -> None:
         for problem in _problems(self):
@@ -92,8 +97,9 @@ class Rule:
         return {key: value for key, value in given.items() if value is not None}
 
     def __repr__(self) -> str:
-        given = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return f"Rule({', '.join(f'{name}={value!r}' for name, value in given if value is not None)})"
+        given = ((field, getattr(self, field.name)) for field in fields(self))
+        shown = (f"{field.name}={value!r}" for field, value in given if value is not None and value != field.default)
+        return f"Rule({', '.join(shown)})"
 
     def __str__(self) -> str:
         conditions = (f"{key} {value}" for key, value in self.conditions.items())
@@ -110,11 +116,15 @@ class Assignment:
     granularity: str = "tensor"
     block: int | None = None
     split: float = 0.0
+    rank: float | None = None
+    prune: float = 0.0
 
     @property
     def described(self) -> str:
         """The method, and what else is not as usual: `kmeans, channel`."""
-        return described(self.method, self.granularity, self.block, self.split)
+        more = [f"rank {self.rank:g}"] if self.rank is not None else []
+        more += [f"prune {self.prune:g}"] if self.prune else []
+        return ", ".join([described(self.method, self.granularity, self.block, self.split), *more])
 
 
 def described(method: str, granularity: str, block: int | None, split: float) -> str:
@@ -167,6 +177,8 @@ def _assignment(tensor: TensorInfo, rule: Rule, method: str, granularity: str, s
         granularity if rule.granularity is None else rule.granularity,
         rule.block,
         split if rule.split is None else rule.split,
+        rule.rank,
+        rule.prune,
     )
 
 
@@ -217,6 +229,16 @@ def _form_problems(rule: Rule) -> Iterator[str]:
         yield f"block must be a whole number from 1, not {rule.block!r}"
     if rule.split is not None and (type(rule.split) not in (int, float) or not 0 <= rule.split <= 1):
         yield f"split must be a number from 0 to 1, not {rule.split!r}"
+    if rule.rank is not None and not _is_rank(rule.rank):
+        yield f"rank must be a whole number from 1, or a share between 0 and 1, not {rule.rank!r}"
+    if type(rule.prune) not in (int, float) or not 0 <= rule.prune < 1:
+        yield f"prune must be a number from 0 to below 1, not {rule.prune!r}"
+    if rule.split and (rule.rank is not None or rule.prune):
+        yield "split is neither for pruned values nor for factors (rank): leave one of them out"
+
+
+def _is_rank(rank: object) -> bool:
+    return (type(rank) is int and rank >= 1) or (type(rank) is float and 0 < rank < 1)
 
 
 def _pattern_problems(pattern: str | None) -> Iterator[str]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from requant.archive.forms import from_arrays, to_arrays
-from requant.clustering import cluster_split
+from requant.clustering import cluster_tensor
 from requant.codebook import Codebook
 from requant.codebook_forms import AnyCodebook
 from requant.data.cache import cache_folder
@@ -67,7 +67,7 @@ def shared(kind: str, identity: Mapping[str, Any], compute: Callable[[], Tensors
 
 @dataclass
 class SharedClusterer:
-    """`requant.clustering.cluster_split`, done once for all runs that ask for the same of the same values."""
+    """`requant.clustering.cluster_tensor`, done once for all runs that ask for the same of the same values."""
 
     found: int = 0
     """Tensors whose clusters were kept from an earlier run."""
@@ -75,12 +75,12 @@ class SharedClusterer:
     def __call__(
         self, values: Tensor, centroids: int, method: str, split: float = 0.0, *, name: str = "values", **options: Any
     ) -> AnyCodebook:
-        """As `cluster_split`, warnings and errors included."""
+        """As `cluster_tensor`, warnings and errors included."""
         if values.numel() < _FEWEST:
-            return cluster_split(values, centroids, method, split, name=name, **options)
+            return cluster_tensor(values, centroids, method, split, name=name, **options)
 
         def compute() -> Tensors:
-            made = cluster_split(values, centroids, method, split, name=name, **options)
+            made = cluster_tensor(values, centroids, method, split, name=name, **options)
             return {part: torch.from_numpy(array) for part, array in to_arrays(made).items()}
 
         wanted = {"values": tensors_checksum({"": values}), "centroids": centroids, "method": method, "split": split}

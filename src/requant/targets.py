@@ -13,7 +13,7 @@ from requant.compression import Compressed
 from requant.errors import UserError
 from requant.evaluation import evaluating
 from requant.progress import console
-from requant.reconstruction import reconstruct
+from requant.reconstruction import best_damping, reconstruct
 
 TOLERANCE, RECONSTRUCTED = 2e-3, 1e-2  # of the size wanted
 ROUNDS = 6
@@ -43,10 +43,10 @@ def fit_size(
 
     """
     tolerance = RECONSTRUCTED if batches else TOLERANCE
-    step = step_of(grids, target)
+    step, reconstructed = step_of(grids, target), _Reconstruction(grids, batches)
     for _ in range(ROUNDS):
         plain = grids.at(step)
-        found = _reconstructed(grids, plain, batches) if batches else plain
+        found = reconstructed(plain)
         true = size(found)
         if abs(true - target) <= tolerance * target:
             return found
@@ -60,9 +60,20 @@ def fit_size(
     return found
 
 
-def _reconstructed(grids: Grids, plain: Compressed, batches: Sequence[Tensor]) -> Compressed:
-    model, codebooks = reconstruct(grids.base, plain.codebooks, batches)
-    return replace(plain, model=model, codebooks=codebooks)
+class _Reconstruction:
+    """Makes students of one network, with the damping that suited the first."""
+
+    def __init__(self, grids: Grids, batches: Sequence[Tensor]) -> None:
+        self.base, self.batches = grids.base, batches
+        self.damping: float | None = None
+
+    def __call__(self, plain: Compressed) -> Compressed:
+        if not self.batches:
+            return plain
+        if self.damping is None:
+            self.damping = best_damping(self.base, plain.codebooks, self.batches)
+        model, codebooks = reconstruct(self.base, plain.codebooks, self.batches, self.damping)
+        return replace(plain, model=model, codebooks=codebooks)
 
 
 def fit_drop(grids: Grids, most: float, held_out: Sequence[Tensor], batches: Sequence[Tensor] = ()) -> Compressed:
@@ -86,11 +97,12 @@ def fit_drop(grids: Grids, most: float, held_out: Sequence[Tensor], batches: Seq
     wanted = _top1(grids.base, held_out)
     values = sum(grids.base.get_parameter(layer.weight).numel() for layer in grids.layers)
     low, bits, high = LEAST_BITS, FIRST_BITS, MOST_BITS
+    reconstructed = _Reconstruction(grids, batches)
     found: Compressed | None = None
     dropped = 1.0
     while found is None or high - low > CLOSE_BITS:
         plain = grids.at(step_of(grids, bits * values / 8))
-        tried = _reconstructed(grids, plain, batches) if batches else plain
+        tried = reconstructed(plain)
         dropped = float((_top1(tried.model, held_out) != wanted).float().mean())
         console.print(f"  {bits:.2f} bits a weight: another class on {dropped:.2%} of {len(wanted)} held-out images")
         if dropped <= most:

@@ -104,7 +104,7 @@ def test_wrong_values_are_refused(override: str, message: str) -> None:
         ("plan.rules=[{kind:weight,centroids:4,block:0}]", "from 1, not 0"),
         ("plan.rules=[{kind:weight,centroids:4,split:2}]", "from 0 to 1, not 2"),
         ('plan.rules=[{kind:weight,centroids:4,granularity:"group:x"}]', "granularity must be"),
-        ("clustering=kmeans clustering.granularity=channel retrain=reconstruct", "reconstruct needs one table"),
+        ("clustering=kmeans clustering.granularity=channel retrain=reconstruct", "centroids of one table"),
         ("clustering=product retrain=reconstruct", "has method=product"),
         ("clustering.split=0.1 retrain=reconstruct", "has split"),
     ],

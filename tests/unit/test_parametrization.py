@@ -48,10 +48,17 @@ def test_a_centroids_gradient_is_put_together_from_its_members(reduction: str) -
 
 def test_a_centroid_without_members_has_no_gradient() -> None:
     layer = nn.Linear(2, 2, bias=False)
-    codebook = Codebook(np.float32([-1, 0, 1]), np.uint8([[0, 2], [2, 2]]))
+    codebook = Codebook(np.float32([-1, 0.5, 1]), np.uint8([[0, 2], [2, 2]]))
     centroids = train_centroids(layer, "weight", codebook)
     layer.weight.square().sum().backward()
     assert centroids.grad.tolist() == [-2, 0, 2]
+
+
+def test_a_centroid_at_zero_stays_there() -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    centroids = train_centroids(layer, "weight", Codebook(np.float32([-1, 0]), np.uint8([[0, 1], [1, 1]])))
+    layer.weight.sum().backward()
+    assert centroids.grad.tolist() == [1, 0]
 
 
 def test_trained_centroids_come_back_sorted_and_the_layer_plain() -> None:

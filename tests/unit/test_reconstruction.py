@@ -16,9 +16,10 @@ from requant.codebook import Codebook
 from requant.compression import Compressed, check_placed, compress
 from requant.errors import UserError
 from requant.models import Architecture, build
-from requant.reconstruction import batches_of, reconstruct
+from requant.reconstruction import batches_of, best_damping, reconstruct
 from requant.reconstruction.curvature import fisher
 from requant.reconstruction.graph import Layer, Walk, batches_that_fit, layers, side_by_side, trace
+from requant.reconstruction.layerwise import DAMPINGS
 from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import divergences
@@ -175,8 +176,8 @@ def test_many_positions_are_sampled_evenly() -> None:
 def test_without_correlations_the_nearest_centroid_is_chosen() -> None:
     weight, centroids = torch.randn(6, 8), torch.tensor([-1.0, -0.2, 0.3, 2.0])
     nearest = (weight[..., None] - centroids).abs().argmin(-1)
-    assert (compensated_indices(weight, torch.eye(8)[None], centroids) == nearest).all()
-    assert (compensated_indices(weight, torch.zeros(1, 8, 8), centroids) == nearest).all()  # nothing comes in
+    assert (compensated_indices(weight, torch.eye(8)[None], centroids, 0.01) == nearest).all()
+    assert (compensated_indices(weight, torch.zeros(1, 8, 8), centroids, 0.01) == nearest).all()  # nothing comes in
 
 
 @given(seed=st.integers(0, 10_000), values=st.sampled_from([2, 5, 70, 130]), groups=st.sampled_from([1, 3]))
@@ -193,7 +194,7 @@ def test_compensated_errors_are_smaller_in_the_outputs(seed: int, values: int, g
         return float((difference @ rows.transpose(1, 2)).square().sum())
 
     nearest = (weight[..., None] - centroids).abs().argmin(-1)
-    found = compensated_indices(weight, moments, centroids)
+    found = compensated_indices(weight, moments, centroids, 0.01)
     assert error(found) <= error(nearest) * 1.5  # not each time, as it looks no further ahead
 
 
@@ -207,6 +208,21 @@ def test_corrected_channels_have_the_wanted_mean_and_deviation() -> None:
     assert torch.allclose(variance[:4], wanted_variance[:4], rtol=1e-3)
     assert scale[4] == 1
     assert torch.equal(correction(student, teacher, deviations=False)[0], torch.ones(5))
+
+
+def test_a_gain_of_one_gives_the_signal_the_teachers_size() -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher = [torch.randn(6, 5, 8, 8, generator=generator) for _ in range(3)]
+    student = [0.7 * x + 0.3 * torch.randn(x.shape, generator=generator) + 2 for x in teacher]
+    scale, shift = correction(student, teacher, gain=1.0)
+    fixed = torch.cat(student) * scale[:, None, None] + shift[:, None, None]
+    wanted = torch.cat(teacher)
+    for channel in range(5):
+        found, true = fixed[:, channel].flatten().double(), wanted[:, channel].flatten().double()
+        slope = ((found - found.mean()) * (true - true.mean())).mean() / true.var(unbiased=False)
+        assert float(slope) == pytest.approx(1, abs=1e-4)
+        assert float(found.mean()) == pytest.approx(float(true.mean()), abs=1e-4)
+    assert torch.equal(correction(student, student, gain=1.0)[0].round(decimals=5), torch.ones(5))
 
 
 def test_fisher_information_is_the_curvature_of_the_divergence() -> None:
@@ -298,7 +314,7 @@ def test_compensated_errors_are_much_smaller_where_inputs_are_alike() -> None:
     weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
     centroids = torch.linspace(-3, 3, 9)
     nearest = (weight[..., None] - centroids).abs().argmin(-1)
-    found = compensated_indices(weight, (rows.T @ rows / 2000)[None], centroids)
+    found = compensated_indices(weight, (rows.T @ rows / 2000)[None], centroids, 0.01)
     error, plain = (float(((centroids[i] - weight) @ rows.T).square().sum()) for i in (found, nearest))
     assert error < 0.2 * plain
 
@@ -410,3 +426,17 @@ def test_a_drop_that_cannot_be_had_says_what_to_do() -> None:
     found.base.fc.weight.data[0] = 1e-9
     compressed = fit_drop(found, 0.1, [images(8)])  # the bias alone decides, and is not on a grid
     assert compressed.codebooks
+
+
+def test_the_damping_is_the_one_that_suits_images_held_out() -> None:
+    model = small()
+    with torch.no_grad():
+        model.fc.weight.mul_(20)
+    books = compress(model, [{"kind": "weight", "centroids": 4}], images(1)).codebooks
+    batches = [images(16, seed=seed) for seed in range(4)]
+    best = best_damping(model, books, batches)
+    found = {d: divergence(reconstruct(model, books, batches[:3], d)[0], model, batches[3]) for d in DAMPINGS}
+    assert best == min(found, key=found.__getitem__)
+    chosen, given = reconstruct(model, books, batches), reconstruct(model, books, batches, best)
+    assert all((chosen[1][name].indices == given[1][name].indices).all() for name in books)
+    assert best_damping(model, books, batches[:1]) == max(DAMPINGS)

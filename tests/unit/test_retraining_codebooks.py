@@ -83,7 +83,7 @@ def test_the_first_step_of_adam_moves_everything_by_its_rate() -> None:
     with torch.no_grad():
         teacher[0].weight.copy_(torch.tensor([[2.0, -1.0], [0.5, 0.0]]))
         teacher[0].bias.zero_()
-    book = Codebook(np.float32([-1, 0, 0.5]), np.uint8([[2, 0], [1, 1]]))
+    book = Codebook(np.float32([-1, -0.25, 0.5]), np.uint8([[2, 0], [1, 1]]))
     student = copy.deepcopy(teacher)
     place(student, {"0.weight": book})
     recipe = Recipe(epochs=1, batch_size=1, optimizer="adam", learning_rate=0.25, schedule="constant")
@@ -93,12 +93,12 @@ def test_the_first_step_of_adam_moves_everything_by_its_rate() -> None:
         torch.tensor([[3.0, 1.0]]),
         codebooks={"0.weight": book},
         recipe=recipe,
-        movement=Movement(centroid_rate=0.125, latent_rate=0.75),
+        movement=Movement(centroid_rate=0.125, latent_rate=0.875),
     )
-    # The teacher's logits are 5 and 1.5, the student's 0.5 and 0: row 0 is to rise, row 1 to fall. Neighbouring
-    # centroids are 0.75 apart (the median). Centroids move by 0.09375: -1 and 0.5 (of row 0) up, 0 (of row 1) down.
-    # Latents begin at 2, -1, 0.25 (the border of the cell of 0) and 0, and move by 0.5625: two take another centroid.
-    assert books["0.weight"].centroids.tolist() == [-0.90625, -0.09375, 0.59375]
+    # The teacher's logits are 5 and 1.5, the student's 0.5 and -1: row 0 is to rise, row 1 to fall. Neighbouring
+    # centroids are 0.75 apart. Centroids move by 0.09375: -1 and 0.5 (of row 0) up, -0.25 (of row 1) down. Latents
+    # begin at 2, -1, 0.125 (the border of their centroid's cell) and 0, and move by 0.65625: two take another centroid.
+    assert books["0.weight"].centroids.tolist() == [-0.90625, -0.34375, 0.59375]
     assert books["0.weight"].indices.tolist() == [[2, 1], [1, 0]]
     assert student[0].bias.tolist() == pytest.approx([0.25, -0.25])
 

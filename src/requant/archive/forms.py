@@ -14,6 +14,9 @@ In the manifest such a tensor is clustered, its `shape` that of its indices, and
 - split: true: `<name>:sources`, (E,) int32: all that was said is true of a tensor with E more input channels (dimension
   1) at the end, each to be added to the one that `sources` names.
 
+A key `factored`, true where it is there, says that all that was said is true of two factors (O + I, r), one above the
+other, of a tensor of `shape` (O, I): the first O rows times the transposed last I are its values, summed in float64.
+
 Of grouped and vectors the centroids of the entry itself mean nothing: they are ranks about 0.
 """
 
@@ -28,11 +31,13 @@ from numpy.typing import NDArray
 from requant.archive.manifest import DTYPES, Manifest
 from requant.archive.report import TensorBytes
 from requant.codebook import Codebook
+from requant.codebook_factors import FactoredCodebook
 from requant.codebook_forms import AnyCodebook, GroupedCodebook, SplitCodebook, Unsplit, VectorCodebook
 from requant.errors import ArchiveError
 
 PARTS = {"table": "", "grouped": "tables", "scaled": "scales", "vectors": "vectors"}
 SOURCES = "sources"
+FACTORED = "factored"
 KEYS = {"kind": str, "shape": list, "dtype": str, "run": int | None, "split": bool}
 
 Form: TypeAlias = dict[str, Any] | None
@@ -51,13 +56,14 @@ def lowered(tensor: AnyCodebook | NDArray[Any]) -> Lowered:
     """What is to be stored of a tensor."""
     if isinstance(tensor, np.ndarray) or (isinstance(tensor, Codebook) and tensor.dtype == np.float32):
         return Lowered(tensor, None, {})
-    inner = tensor.inner if isinstance(tensor, SplitCodebook) else tensor
+    inner = tensor.inner if isinstance(tensor, SplitCodebook | FactoredCodebook) else tensor
     kind, codes, sides = _parts(inner)
     if isinstance(tensor, SplitCodebook):
         sides[SOURCES] = tensor.sources.astype(np.int32)
     run = inner.run if isinstance(inner, GroupedCodebook) else None
     split = isinstance(tensor, SplitCodebook)
     form = {"kind": kind, "shape": list(tensor.shape), "dtype": tensor.dtype.name, "run": run, "split": split}
+    form |= {FACTORED: True} if isinstance(tensor, FactoredCodebook) else {}
     return Lowered(codes, form, sides)
 
 
@@ -117,10 +123,14 @@ def _raised(name: str, codes: Any, form: dict[str, Any], stored: Mapping[str, An
             raise ArchiveError(f"its split channels of {name} are no whole numbers")
         sources = stored[f"{name}:{SOURCES}"].astype(np.uint32)
         shape = (shape[0], shape[1] + sources.size, *shape[2:])
-    side = stored.get(f"{name}:{PARTS[form['kind']]}")
+    side: Any = stored.get(f"{name}:{PARTS[form['kind']]}")
+    factored = FACTORED in form
     try:
+        if factored:
+            shape = (sum(shape), codes.indices.shape[1] * (side.shape[1] if form["kind"] == "vectors" else 1))
         inner = _built(form["kind"], codes, side, shape, form["run"], dtype)
         book: AnyCodebook = SplitCodebook(inner, sources) if form["split"] else inner
+        book = FactoredCodebook(inner, tuple(form["shape"])) if factored else book
     except (ValueError, IndexError) as error:
         raise ArchiveError(f"its tensor {name} does not fit its form: {error}") from error
     if list(book.shape) != form["shape"]:
@@ -150,7 +160,8 @@ def check_forms(manifest: Manifest) -> None:
 
 def _check_form(name: str, form: dict[str, Any]) -> None:
     """Raise ArchiveError for what is no form."""
-    fits = set(form) == set(KEYS) and all(isinstance(form[key], kind) for key, kind in KEYS.items())
+    known = set(KEYS) | ({FACTORED} if form.get(FACTORED) is True and not form.get("split") else set())
+    fits = set(form) == known and all(isinstance(form[key], kind) for key, kind in KEYS.items())
     if not fits or form["kind"] not in PARTS or form["dtype"] not in ("float16", "float32", "float64"):
         raise ArchiveError(f"its manifest gives {name} codes of no known form")
     if not all(type(size) is int and 0 <= size < 1 << 48 for size in form["shape"]):

@@ -4,24 +4,24 @@ The weights of an output are rounded one after another; the error of each is mad
 of the inputs allow, by those still to come (Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative
 Pre-trained Transformers", ICLR 2023; here with any sorted centroids instead of a uniform grid).
 
-The moments are damped a hundred times more than there: an input that is small on the mean of all images may decide a
-few of them, which a squared error does not tell but the divergence of the outputs does (docs/frontier.md, figures).
+How much the moments are damped matters more than there: an input that is small on the mean of all images may decide a
+few of them, which a squared error does not tell but the divergence of the outputs does.
 """
 
 import torch
 from torch import Tensor
 
-DAMPING = 1.0  # of the mean second moment, added to each
 BLOCK = 64  # values whose errors reach the ones after the block in one product
 
 
-def compensated_indices(weight: Tensor, moments: Tensor, centroids: Tensor) -> Tensor:
+def compensated_indices(weight: Tensor, moments: Tensor, centroids: Tensor, damping: float) -> Tensor:
     """The centroid of each weight.
 
     Args:
         weight: (out, ...) of a layer.
         moments: (groups, C, C) of its inputs, C values an output.
         centroids: (k,) sorted.
+        damping: of the mean second moment, added to each.
 
     Returns:
         int64, the weight's shape.
@@ -30,7 +30,7 @@ def compensated_indices(weight: Tensor, moments: Tensor, centroids: Tensor) -> T
     groups, size = moments.shape[:2]
     target = weight.reshape(groups, -1, size).float().clone()
     damped = moments.double()
-    damped.diagonal(dim1=1, dim2=2).add_(_floor(damped) * DAMPING)
+    damped.diagonal(dim1=1, dim2=2).add_(_floor(damped) * damping)
     order = damped.diagonal(dim1=1, dim2=2).mean(0).argsort(descending=True, stable=True)
     damped = damped[:, order][:, :, order]
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
@@ -44,7 +44,7 @@ def compensated_indices(weight: Tensor, moments: Tensor, centroids: Tensor) -> T
 def _floor(moments: Tensor) -> Tensor:
     """(groups, 1) the mean second moment; where all is zero, 1: nothing reaches the outputs."""
     mean = moments.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
-    return torch.where(mean > 0, mean, torch.ones_like(mean) / DAMPING)
+    return torch.where(mean > 0, mean, torch.ones_like(mean))
 
 
 def _rounded(target: Tensor, factor: Tensor, centroids: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.statistics import correction
 
+# Of the moments: less than in `reconstruct`, where the layers behind make up for errors too, as one alone cannot.
+DAMPING = 0.01
+
 
 def divergences(
     model: nn.Module, codebooks: Mapping[str, Codebook], batches: Sequence[Tensor], held_out: int
@@ -41,7 +44,7 @@ def divergences(
         for node in graph.nodes:
             if (layer := known.get(node)) is not None:
                 outputs = _outputs_if_rounded(walk, node, layer, codebooks[layer.weight], held_out)
-                found[layer.weight] = _divergence(wanted, outputs)
+                found[layer.weight] = divergence(wanted, outputs)
                 progress.advance(task)
             walk.compute(node)
             walk.forget(node)
@@ -53,7 +56,7 @@ def _outputs_if_rounded(walk: Walk, node: fx.Node, layer: Layer, codebook: Codeb
     weight = walk.model.get_parameter(layer.weight)
     moments = second_moments(layer, weight, walk.values[cast(fx.Node, node.args[0])][:-held_out])
     centroids = torch.from_numpy(codebook.centroids).to(weight.device)
-    rounded = torch.empty_like(weight).copy_(centroids[compensated_indices(weight, moments, centroids)])
+    rounded = torch.empty_like(weight).copy_(centroids[compensated_indices(weight, moments, centroids, DAMPING)])
     changed = walk.with_weight(node, rounded, held_out)
     axis = layer.channel_axis(changed[0])
     plain = walk.with_weight(node, weight, held_out)
@@ -62,7 +65,8 @@ def _outputs_if_rounded(walk: Walk, node: fx.Node, layer: Layer, codebook: Codeb
     return walk.ended(node, [values * scale.reshape(shape) + shift.reshape(shape) for values in changed])
 
 
-def _divergence(wanted: Sequence[Tensor], outputs: Sequence[Tensor]) -> float:
+def divergence(wanted: Sequence[Tensor], outputs: Sequence[Tensor]) -> float:
+    """Mean KL, in nats, of logits (N, C) from log-probabilities (N, C), over all batches."""
     pairs = zip(wanted, outputs, strict=True)
     total = sum(float(F.kl_div(o.log_softmax(1), w, log_target=True, reduction="sum")) for w, o in pairs)
     return total / sum(len(batch) for batch in wanted)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from requant.assignments import train_assignments
 from requant.codebook import Codebook
+from requant.codebook_factors import FactoredCodebook
 from requant.codebook_forms import AnyCodebook, SplitCodebook, VectorCodebook, scalars, table_of
 from requant.errors import ConfigError
 from requant.parametrization import train_centroids, trained_codebook
@@ -33,8 +34,8 @@ class Movement:
 
     """
 
-    centroid_rate: float = 0.003
-    latent_rate: float = 0.003
+    centroid_rate: float = 0.01
+    latent_rate: float = 0.01
     together: bool = False
 
 
@@ -122,7 +123,7 @@ def _put_on_codebooks(
 
 def spacing(book: AnyCodebook) -> float | None:
     """The median distance between neighbouring centroids of a table that differ; None where all are one."""
-    if isinstance(book, SplitCodebook):
+    if isinstance(book, SplitCodebook | FactoredCodebook):
         return spacing(book.inner)
     table = table_of(book).astype(np.float64)
     gaps = _nearest_vectors(table) if isinstance(book, VectorCodebook) else np.diff(np.sort(np.atleast_2d(table)))

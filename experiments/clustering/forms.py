@@ -48,19 +48,20 @@ COLUMNS = (
 )
 FEW = 64
 SETTINGS: tuple[tuple[str, Sequence[int], dict[str, Any]], ...] = (
-    ("tensor", (16, 32, 64), {}),
-    ("channel_scale", (16, 32), {"granularity": "channel_scale"}),
-    ("channel", (8, 16), {"granularity": "channel"}),
-    ("product", (1024, 256), {"method": "product"}),
-    ("linear", (32, 64), {"method": "linear"}),
+    ("tensor", (16,), {}),
+    ("channel_scale", (16,), {"granularity": "channel_scale"}),
+    ("channel", (8,), {"granularity": "channel"}),
+    ("linear", (32,), {"method": "linear"}),
+    ("product", (1024,), {"method": "product"}),
+    ("tensor", (8, 32, 64), {}),
+    ("linear", (16, 64), {"method": "linear"}),
+    ("channel_scale", (8, 32), {"granularity": "channel_scale"}),
+    ("channel", (16, 4), {"granularity": "channel"}),
+    ("product", (256,), {"method": "product"}),
     ("linear, split 2 %", (32, 64), {"method": "linear", "split": 0.02}),
     ("group_scale:128", (8, 16), {"granularity": "group_scale:128"}),
     ("group:4096", (16, 32), {"granularity": "group:4096"}),
     ("tensor, split 2 %", (16,), {"split": 0.02}),
-    ("tensor", (8,), {}),
-    ("channel_scale", (8,), {"granularity": "channel_scale"}),
-    ("channel", (4,), {"granularity": "channel"}),
-    ("linear", (16,), {"method": "linear"}),
     ("linear, split 10 %", (16, 32, 64), {"method": "linear", "split": 0.1}),
     ("linear, split 2 %", (16,), {"method": "linear", "split": 0.02}),
     ("group:4096", (8,), {"granularity": "group:4096"}),
@@ -72,18 +73,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=list(NETWORKS))
     parser.add_argument("--images", help="imagenet: the validation tree")
+    parser.add_argument("--limit", type=int, help="only so many test images")
     given = parser.parse_args()
     network = NETWORKS[given.network]
     teacher = build(network.architecture)
     load_weights(teacher, network.weights, network.architecture)
-    measure(given.network, network, teacher.eval(), given.images)
+    measure(given.network, network, teacher.eval(), given.images, given.limit)
 
 
-def measure(name: str, network: Network, teacher: nn.Module, images: str | None) -> None:
+def measure(name: str, network: Network, teacher: nn.Module, images: str | None, limit: int | None) -> None:
     """Append the points that are missing."""
     done = {(row["network"], row["form"], int(row["k"])) for row in read()}
     todo = [(f, k, rule) for f, ks, rule in SETTINGS for k in ks if (name, f, k) not in done]
-    test = data.labelled(network.data, "test", preprocessing(network.architecture), root=images)
+    test = data.labelled(network.data, "test", preprocessing(network.architecture), root=images, limit=limit)
     batches = data.loader(test, 50 if network.data == "imagenet" else 250, shuffle=False)
     teacher_NC, labels_N = outputs(teacher.to(memory_format=torch.channels_last), batches)
     right = score(teacher_NC, labels_N).correct

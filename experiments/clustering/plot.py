@@ -32,6 +32,7 @@ FORMS = {
     "linear": ("equal cells, a table a tensor", "x"),
     "linear, split 2 %": ("equal cells, 2 % of inputs split", "+"),
 }
+LEAST = 4  # rows that a network's panel needs
 SHOWN = 30.0  # points below the original
 AT_BITS = ("equal_population", "linear", "kmeans", "entropy")
 
@@ -46,7 +47,7 @@ def main() -> None:
 
 def draw_forms(results: pd.DataFrame) -> None:
     """Top-1 against the file's size, one panel a network."""
-    networks = results.network.unique()
+    networks = [network for network, rows in results.groupby("network", sort=False) if len(rows) >= LEAST]
     figure, axes = plt.subplots(1, len(networks), figsize=(PAGE, 3.2), layout="constrained", squeeze=False)
     colours = sns.color_palette("colorblind", len(FORMS))
     for axis, network in zip(axes[0], networks, strict=True):

@@ -52,6 +52,7 @@ bench: setup  ## benchmarks: ratios, both sides in one run
 	$(PY) -m benchmarks.sensitivity
 	$(PY) -m benchmarks.bench_clustering
 	$(PY) -m benchmarks.export
+	$(PY) -m benchmarks.bench_archive load
 
 damage: setup  ## 100,000 damaged archives and 2,000 forged ones of each storage (15 minutes; resumable): experiments/damage
 	$(PY) -m benchmarks.damage

@@ -1,7 +1,9 @@
 """Archives beside NNCodec: bytes, and weights a second, on the same clustered tensors; and how long loading takes.
 
-python -m benchmarks.bench_archive sizes [<network> ...]   rows go to experiments/archive/sizes.csv
-python -m benchmarks.bench_archive load                    full VGG-16, and a small network beside torch.load
+python -m benchmarks.bench_archive sizes [<network> ...] [--clusterings grid ...]
+python -m benchmarks.bench_archive load     full VGG-16, and a small network beside torch.load
+
+Rows go to experiments/archive/sizes.csv.
 
 Networks are clustered without images: the paper's equal population, k-means, and a grid as plan=auto makes them.
 NNCodec (pip install --no-deps nncodec, and opencv-python-headless) stores the clustered tensors in its codebook mode,
@@ -291,6 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("sizes", "load", "show"))
     parser.add_argument("networks", nargs="*", default=list(NETWORKS), metavar="network")
+    parser.add_argument("--clusterings", nargs="*", default=list(CLUSTERINGS))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if given.what == "load":
@@ -298,8 +301,8 @@ def main() -> None:
             return
         done = list(csv.DictReader(PATH.open())) if PATH.exists() else []
         for network in given.networks if given.what == "sizes" else ():
-            done = [row for row in done if row["network"] != network]
-            for clustering in CLUSTERINGS:
+            for clustering in given.clusterings:
+                done = [row for row in done if (row["network"], row["clustering"]) != (network, clustering)]
                 found = sizes(network, clustering, Path(name))
                 done += [dict(zip(COLUMNS, map(str, row), strict=True)) for row in found]
                 _write(done)

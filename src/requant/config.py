@@ -174,7 +174,7 @@ class PlanConfig:
     rules: list[Any] = field(default_factory=list)
     """Each {layers: "14-15", kind: weight, name: <regex>, centroids: 32, method: kmeans}, of which one of
     layers, kind, name at least; the first rule that matches a tensor decides. More a rule may say: granularity and
-    split (else `clustering`'s), and block (method product)."""
+    split (else `clustering`'s), block (method product), prune (a share) and rank (fully connected layers)."""
 
     def __post_init__(self) -> None:
         choice("plan.method", self.method, ("rules", "auto"))

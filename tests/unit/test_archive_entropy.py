@@ -172,3 +172,22 @@ def test_equal_centroid_tables_are_stored_once(tmp_path: Path) -> None:
 def test_models_that_are_none_are_refused(data: bytes) -> None:
     with pytest.raises(ArchiveError):
         from_bytes(data, 2)
+
+
+def test_300_tensors_cost_at_most_2_kib_beside_their_content(tmp_path: Path) -> None:
+    blocks = [
+        nn.ModuleDict({"conv": nn.Conv2d(8, 8, 1, bias=False), "norm": nn.BatchNorm2d(8)}).requires_grad_(False)
+        for _ in range(50)
+    ]
+    model = nn.ModuleDict({"blocks": nn.ModuleList(blocks)})
+    names = [name for name in model.state_dict() if name.endswith("conv.weight")]
+    books = {name: cluster(model.state_dict()[name], 8, name=name) for name in names}
+    for name, book in books.items():
+        model.state_dict()[name].copy_(torch.from_numpy(book.dense()))
+    for block in blocks:
+        block["norm"].weight.normal_()
+        block["norm"].bias.normal_()
+    assert len(model.state_dict()) == 300
+    provenance = {"hash": "69865ee9756403f3", "teacher": "93" * 32, "methods": "kmeans"}
+    report = save(tmp_path / "a.h5", model, books, storage="entropy", architecture={"name": "x"}, provenance=provenance)
+    assert report.parts["overhead"] <= 2048

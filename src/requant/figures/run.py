@@ -12,14 +12,16 @@ from requant.figures.style import COLOURS, HATCHES, MARKERS, PAGE, style
 from requant.results import STUDENTS, described
 
 _PARTS = {"indices": "0.25", "codebooks": "0.85", "dense": "0.55", "overhead": "1.0"}
+LABEL_HEIGHT = 7.0  # in percent of the axis
 
 
 def draw_run(result: Mapping[str, Any], path: Path) -> None:
     """Draw a result.json's content to `path` (the suffix chooses the format)."""
     with style():
         figure = Figure(figsize=(PAGE, 2.5), layout="constrained")
-        size, accuracy, curve = figure.subplots(1, 3, width_ratios=[1, 1, 1.5])
+        size, parts, accuracy, curve = figure.subplots(1, 4, width_ratios=[0.8, 0.9, 1, 1.4])
         _draw_size(size, result["size"])
+        _draw_parts(parts, result["size"])
         _draw_accuracy(accuracy, result["accuracy"])
         _draw_curve(curve, result)
         config = result["config"]
@@ -30,23 +32,28 @@ def draw_run(result: Mapping[str, Any], path: Path) -> None:
 def _draw_size(axes: Axes, size: Mapping[str, Any]) -> None:
     scale, unit = (1e6, "MB") if size["original_bytes"] >= 1e6 else (1e3, "kB")
     axes.bar([0], [size["original_bytes"] / scale], color=COLOURS["teacher"], width=0.6)
-    bottom = 0.0
-    for part, grey in _PARTS.items():
-        height = size["parts"][part] / scale
-        if height:
-            axes.bar([1], [height], bottom=bottom, color=grey, edgecolor="black", linewidth=0.5, width=0.6, label=part)
-        bottom += height
+    stored = size["original_bytes"] * (1 - size["size_reduction"]) / scale
+    axes.bar([1], [stored], color=COLOURS["retrained"], width=0.6)
     axes.set_xticks([0, 1], ["original", "stored"])
     axes.set_ylabel(f"size ({unit})")
-    axes.annotate(
-        f"−{100 * size['size_reduction']:.1f} %", (1, bottom), (0, 3), textcoords="offset points", ha="center"
-    )
-    axes.legend(*_reversed(axes), frameon=False, fontsize=6.5, loc="upper right")
+    reduction = f"−{100 * size['size_reduction']:.1f} %"
+    axes.annotate(reduction, (1, stored), (0, 3), textcoords="offset points", ha="center")
 
 
-def _reversed(axes: Axes) -> tuple[list[Any], list[Any]]:
-    handles, labels = axes.get_legend_handles_labels()
-    return handles[::-1], labels[::-1]
+def _draw_parts(axes: Axes, size: Mapping[str, Any]) -> None:
+    """The stored file's bytes by part; labels that would lie on one another are moved up."""
+    total, bottom = sum(size["parts"].values()), 0.0
+    lowest = -LABEL_HEIGHT
+    for part, grey in _PARTS.items():
+        share = 100 * size["parts"][part] / total
+        axes.bar([0], [share], bottom=bottom, color=grey, edgecolor="black", linewidth=0.5, width=0.5)
+        lowest = max(lowest + LABEL_HEIGHT, bottom + share / 2)
+        axes.text(0.4, lowest, f"{part} {share:.1f} %", fontsize=6.5, va="center")
+        bottom += share
+    axes.set_xlim(-0.3, 2.2)
+    axes.set_ylim(0, max(108, lowest + LABEL_HEIGHT))
+    axes.set_xticks([0], ["stored"])
+    axes.set_ylabel("share of the file (%)")
 
 
 def _draw_accuracy(axes: Axes, accuracy: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ from requant.auto import grids_for, in_units
 from requant.compression import Compressed, compress
 from requant.evaluation import outputs, score
 from requant.figures.style import COLUMN, save, style
+from requant.machine import keep_memory
 from requant.models import Architecture, build, example_input, load_weights, preprocessing
 from requant.reconstruction import batches_of
 from requant.targets import fit_size
@@ -248,6 +249,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    keep_memory()
     path, network = EXPERIMENTS / "frontier" / f"{given.network}.csv", NETWORKS[given.network]
     if given.photographs:
         teacher = build(network.architecture)

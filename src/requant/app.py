@@ -24,7 +24,7 @@ from requant.evaluation import Accuracy, outputs, score
 from requant.figures.run import draw_run
 from requant.layers import describe
 from requant.layout import POINTS, RESULT
-from requant.machine import use_threads
+from requant.machine import keep_memory, use_threads
 from requant.models import checksum, example_input
 from requant.plan import Assignment, described, resolve
 from requant.progress import console
@@ -44,6 +44,7 @@ def run(settings: Config) -> Path:
     """Do what the settings say; return the path of result.json. A run that is done already is only shown."""
     assembly.check(settings)
     folder = run_folder(settings)
+    keep_memory()
     use_threads(assembly.threads(settings))
     if not _is_main():
         return _TASKS[settings.task](settings, folder)

@@ -1,5 +1,6 @@
 """What a run is computed on."""
 
+import ctypes
 import os
 import platform
 import re
@@ -8,6 +9,8 @@ from typing import Any
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Variables that set how many CPU threads a process starts with."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def machine() -> dict[str, Any]:
@@ -29,6 +32,18 @@ def use_threads(number: int | None) -> None:
     if number is not None:
         torch.set_num_threads(number)
         os.environ |= dict.fromkeys(THREADS, str(number))
+
+
+def keep_memory() -> None:
+    """Let memory that was freed stay with this process, where the C library is glibc; elsewhere nothing is done.
+
+    Else it gives each step's activations back to the system and gets them again page by page, every page zeroed, which
+    takes as long as the computing does.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def cpu() -> str:

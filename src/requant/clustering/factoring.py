@@ -7,10 +7,9 @@ centroids serves both.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from requant.errors import UserError
@@ -41,7 +40,7 @@ def factors(weight: NDArray[np.float32], rank: float, name: str) -> NDArray[np.f
     """
     if weight.ndim != 2:
         raise UserError(f"{name}: rank is for fully connected layers (two dimensions), not for shape {weight.shape}")
-    left, singular, right = (part.numpy() for part in torch.linalg.svd(_double(weight), full_matrices=False))
+    left, singular, right = _decomposed(weight)
     r = rank_of(singular, rank)
     if r * sum(weight.shape) >= weight.size:
         raise UserError(
@@ -55,5 +54,8 @@ def factors(weight: NDArray[np.float32], rank: float, name: str) -> NDArray[np.f
     return np.concatenate([above * balance, below / balance]).astype(np.float32)
 
 
-def _double(weight: NDArray[np.float32]) -> Any:
-    return torch.from_numpy(weight.astype(np.float64))
+def _decomposed(weight: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
+    import torch  # late: plans are read without it
+
+    parts = torch.linalg.svd(torch.from_numpy(weight.astype(np.float64)), full_matrices=False)
+    return (part.numpy() for part in parts)

@@ -66,7 +66,7 @@ class Network:
 
 NETWORKS = {
     "effnet_lite0": Network(
-        Architecture("efficientnet_lite0"), "imagenet", "imagenet", (0.25, 1.0), 128, 32, (1.55, 1.86, 1.3, 2.3)
+        Architecture("efficientnet_lite0"), "imagenet", "imagenet", (0.25, 1.0), 512, 32, (1.55, 1.86, 1.3, 2.3)
     ),
     "vgg16_cifar10": Network(
         Architecture("vgg16_cifar", classes=10, image_size=32, width=0.25),
@@ -106,7 +106,7 @@ def ours(megabytes: float, job: Job, path: Path) -> nn.Module:
         "folder", wanted, root=job.photographs, crops=4 * job.network.images, scale=job.network.scale, seed=0
     )
     example, target = example_input(job.network.architecture), round(1e6 * megabytes)
-    grids = grids_for(job.teacher, example, images, min(256, job.network.images), lambda _: target)
+    grids = grids_for(job.teacher, example, images, min(128, job.network.images), lambda _: target)
 
     def size(compressed: Compressed) -> int:
         return job.save(path, *in_units(grids, compressed.model, compressed.codebooks), "entropy")

@@ -64,10 +64,12 @@ def method(config: Mapping[str, Any]) -> str:
 
 
 def described(config: Mapping[str, Any]) -> str:
-    """Method and size, for titles: `kmeans, k = 16` or `auto, 1.55 MB`."""
+    """Method and size, for titles: `kmeans, k = 16`, `auto, 1.55 MB` or `auto, drop 1 %`."""
     if method(config) != "auto":
         return f"{method(config).replace('_', ' ')}, k = {config['centroids']}"
     target = config["target"]
+    if target.get("max_drop") is not None:  # results of before it have none
+        return f"auto, drop {100 * target['max_drop']:g} %"
     return "auto, " + (f"{target['size_mb']} MB" if target["size_mb"] else f"-{100 * target['reduction']:g} %")
 
 

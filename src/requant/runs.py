@@ -67,6 +67,8 @@ def _compression(settings: Config) -> list[str]:
     if settings.plan.method != "auto":
         return [settings.clustering.method, f"k{settings.centroids}"]
     target = settings.target
+    if target.max_drop is not None:
+        return ["auto", f"drop{target.max_drop:g}"]
     return ["auto", f"{target.size_mb:g}mb" if target.size_mb is not None else f"{target.reduction:g}"]
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from test_config import settings
 
+from requant.config import all_settings
 from requant.errors import ConfigError
 from requant.files import exclusive
+from requant.results import described
 from requant.runs import claimed, provenance, run_folder, settings_hash, state, teacher_hash
 
 
@@ -90,6 +92,20 @@ def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
     threading.Timer(0.5, first.kill).start()
     with exclusive(lock):
         assert first.wait(10) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("target", "named", "titled"),
+    [
+        (["target.size_mb=1.5"], "auto-1.5mb-", "auto, 1.5 MB"),
+        (["target.reduction=0.95"], "auto-0.95-", "auto, -95 %"),
+        (["target.reduction=null", "target.max_drop=0.01"], "auto-drop0.01-", "auto, drop 1 %"),
+    ],
+)
+def test_an_automatic_plan_is_named_by_its_target(target: list[str], named: str, titled: str) -> None:
+    found = settings("plan=auto", *target)
+    assert run_folder(found).name.startswith(named)
+    assert described(all_settings(found)) == titled
 
 
 def test_provenance_names_versions_and_machine() -> None:

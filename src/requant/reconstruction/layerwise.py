@@ -16,6 +16,7 @@ from requant.errors import UserError
 from requant.evaluation import evaluating
 from requant.progress import bar, console
 from requant.reconstruction.graph import NORMS, Layer, Walk, batches_that_fit, layers, side_by_side, trace
+from requant.reconstruction.least_squares import solved
 from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import divergence
@@ -23,6 +24,7 @@ from requant.reconstruction.statistics import correction, mean_and_variance
 
 MOST_BYTES = 4 << 30  # of activations in memory, teacher's and student's
 DAMPINGS = (0.01, 0.1, 1.0)
+MOST_TRIED = 1024  # images on which the damping is chosen
 GAIN = 0.4  # of the way from the teacher's deviations to its gain
 
 
@@ -32,7 +34,8 @@ def reconstruct(
     """A student on the same centroids, whose weights are chosen among them so that it computes what the original does.
 
     Each layer sees what the student's layers before it make of the images. Its weights are rounded one after another,
-    errors made up for by those to come (`rounding`); then the batch norm behind it, or its bias, is set so that its
+    errors made up for by those to come (`rounding`); weights without a codebook are set by least squares, where what
+    they see has changed (`least_squares`). Then the batch norm behind it, or its bias, is set so that its
     outputs have the original's mean (and deviation) in each channel. What has a codebook and is no layer's weight
     stands still. No label is used, and nothing is trained by gradients.
 
@@ -62,7 +65,7 @@ def reconstruct(
     student = copy.deepcopy(original)
     place(student, codebooks)
     graph = trace(original)
-    known = {node: layer for node, layer in layers(original, graph).items() if layer.weight in codebooks}
+    known = layers(original, graph)
     images = [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
     with evaluating(original), evaluating(student), bar() as progress, torch.no_grad():
         task = progress.add_task("reconstruct", total=len(known))
@@ -71,8 +74,10 @@ def reconstruct(
         teacher_walk, student_walk = Walk(original, graph, first), Walk(student, graph, first)
         for node in side_by_side(teacher_walk, student_walk, images[len(first) :], room):
             layer = known.get(node)
-            if layer is not None:
+            if layer is not None and layer.weight in found:
                 found[layer.weight] = _rounded(original, student_walk, node, layer, found[layer.weight], damping)
+            elif layer is not None:
+                _solve(teacher_walk, student_walk, node, layer, codebooks, damping)
             student_walk.compute(node)
             if layer is not None:
                 _correct_bias(teacher_walk, student_walk, node, layer, codebooks)
@@ -85,9 +90,10 @@ def reconstruct(
 def best_damping(original: nn.Module, codebooks: Mapping[str, AnyCodebook], batches: Sequence[Tensor]) -> float:
     """The damping whose student, made with three quarters of the batches, is nearest to the original on the others.
 
-    Nearness is KL(original || student). Where there is but one batch, nothing can be held out: the strongest, which
-    trusts the images least.
+    Nearness is KL(original || student). The batches are the first ones, up to 1,024 images. Where there is but one,
+    nothing can be held out: the strongest, which trusts the images least.
     """
+    batches = batches[: max(2, MOST_TRIED // len(batches[0]))]
     held_out = len(batches) // 4 or 1
     if len(batches) == 1:
         return DAMPINGS[-1]
@@ -115,6 +121,20 @@ def _rounded(
     rounded = Codebook(codebook.centroids, found)
     place(walk.model, {layer.weight: rounded})
     return rounded
+
+
+def _solve(
+    teacher: Walk, student: Walk, node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook], damping: float
+) -> None:
+    """Set a weight that has no codebook by least squares, where what comes in, or the bias, is no longer the teacher's."""
+    inputs, quantized_bias = cast(fx.Node, node.args[0]), layer.bias in codebooks
+    pairs = zip(teacher.values[inputs], student.values[inputs], strict=True)
+    if not quantized_bias and all(torch.equal(*pair) for pair in pairs):
+        return
+    weight = student.model.get_parameter(layer.weight)
+    bias = None if layer.bias is None else student.model.get_parameter(layer.bias)
+    free_mean = layer.norm is not None or (layer.bias is not None and not quantized_bias)
+    weight.copy_(solved(layer, weight, bias, student.values[inputs], teacher.values[node], damping, free_mean))
 
 
 def _is_norm(model: nn.Module, node: fx.Node, codebooks: Mapping[str, AnyCodebook]) -> bool:

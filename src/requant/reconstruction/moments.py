@@ -28,20 +28,40 @@ def second_moments(layer: Layer, weight: Tensor, inputs: Sequence[Tensor]) -> Te
 
     """
     values = weight[0].numel()
-    wanted = max(LEAST_ROWS, ROWS_A_VALUE * values)
     total, count = torch.zeros(layer.groups, values, values, device=weight.device), 0
     for position, batch in enumerate(inputs):
-        rows = _rows(layer, weight, batch, wanted // len(inputs), position)
+        rows = sampled_inputs(layer, weight, batch, rows_a_batch(weight, len(inputs)), position)
         total.baddbmm_(rows.transpose(1, 2), rows)
         count += rows.shape[1]
     return total / count
 
 
-def _rows(layer: Layer, weight: Tensor, images: Tensor, wanted: int, position: int) -> Tensor:
-    """(groups, rows, C) the values that sampled outputs are computed from."""
+def rows_a_batch(weight: Tensor, batches: int) -> int:
+    """How many outputs' inputs are looked at in each of so many batches."""
+    return max(1, max(LEAST_ROWS, ROWS_A_VALUE * weight[0].numel()) // batches)
+
+
+def sampled_outputs(layer: Layer, weight: Tensor, outputs: Tensor, wanted: int, position: int) -> Tensor:
+    """(groups, rows, out / groups) of what a layer made of a batch, where `sampled_inputs` has what it was made of."""
+    if weight.ndim == 2:
+        rows = outputs.reshape(1, -1, len(weight))
+        step = max(1, rows.shape[1] // wanted)
+        return rows[:, position % step :: step]
+    n, channels, height, width = outputs.shape
+    step = max(1, math.isqrt(n * height * width // wanted))
+    taken = outputs[:, :, position % step :: step, (position // step) % step :: step]
+    grouped = taken.reshape(n, layer.groups, channels // layer.groups, *taken.shape[2:])
+    return grouped.permute(1, 0, 3, 4, 2).reshape(layer.groups, -1, channels // layer.groups)
+
+
+def sampled_inputs(layer: Layer, weight: Tensor, images: Tensor, wanted: int, position: int) -> Tensor:
+    """(groups, rows, C) the values that about so many outputs are computed from, in an even grid of their places.
+
+    The grid moves with the batch's `position`.
+    """
     if weight.ndim == 2:
         rows = images.reshape(1, -1, weight.shape[1])
-        step = max(1, rows.shape[1] // max(1, wanted))
+        step = max(1, rows.shape[1] // wanted)
         return rows[:, position % step :: step]
     height, width = layer.padding
     padded = F.pad(images, (width, width, height, height)) if height or width else images
@@ -49,7 +69,7 @@ def _rows(layer: Layer, weight: Tensor, images: Tensor, wanted: int, position: i
     for axis, kernel, stride, dilation in zip((2, 3), weight.shape[2:], layer.stride, layer.dilation, strict=True):
         patches = patches.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
     outputs = patches.shape[0] * patches.shape[2] * patches.shape[3]
-    step = max(1, math.isqrt(outputs // max(1, wanted)))
+    step = max(1, math.isqrt(outputs // wanted))
     patches = patches[:, :, position % step :: step, (position // step) % step :: step]
     n, channels, *rest = patches.shape
     grouped = patches.reshape(n, layer.groups, channels // layer.groups, *rest)

@@ -329,6 +329,7 @@ def _retrain(
         "trainer": assembly.trainer(job.settings),
         "loggers": tracker.loggers(name) if _is_main() else (),
     }
+    begun = job.histories[name].seconds if name in job.histories else 0.0  # a reconstruction's
     if recipe.method == "conventional":
         job.histories[name] = retrain_with_labels(student, images, label="retrain with labels", **common)
         return codebooks
@@ -342,10 +343,11 @@ def _retrain(
         "label": "retrain without labels",
     }
     if recipe.method == "proposed":
-        job.histories[name] = retrain(student, job.teacher, images, **common)
-        return codebooks
-    movement = Movement(recipe.centroid_rate, recipe.latent_rate, together=job.grids is not None)
-    job.histories[name], codebooks = retrain_codebooks(student, job.teacher, images, movement=movement, **common)
+        history = retrain(student, job.teacher, images, **common)
+    else:
+        movement = Movement(recipe.centroid_rate, recipe.latent_rate, together=job.grids is not None)
+        history, codebooks = retrain_codebooks(student, job.teacher, images, movement=movement, **common)
+    job.histories[name] = replace(history, start_seconds=begun)
     return codebooks
 
 

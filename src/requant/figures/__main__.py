@@ -48,9 +48,16 @@ def _draw(chosen: argparse.Namespace) -> None:
 def _collect(chosen: argparse.Namespace) -> None:
     study = STUDIES[chosen.name]
     path = chosen.experiments / study.folder / RESULTS
-    table = study.collect(chosen.runs / study.runs) if study.runs else _layers(study)
+    table = _collected(study, chosen.runs) if study.runs else _layers(study)
     write_text(path, table.to_csv(index=False))
     print(f"{path}: {len(table)} rows")
+
+
+def _collected(study: Study, runs: Path) -> pd.DataFrame:
+    """The rows of those experiments that were run; of one at least."""
+    folders = [runs / name for name in study.runs]
+    there = [folder for folder in folders if folder.exists()] or folders[:1]
+    return pd.concat([study.collect(folder) for folder in there], ignore_index=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,13 +1,15 @@
 """Figures 9, 14 and 15: top-1 after each epoch of retraining."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from requant.figures.paper import Reported
-from requant.figures.style import COLOURS, COLUMN, PAPER, label_lines
+from requant.figures.paper import Case
+from requant.figures.style import COLOURS, COLUMN, MARKERS, PAGE, PAPER, WAYS, label_lines
 
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 
@@ -34,25 +36,42 @@ def draw_epochs(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_against(curves: pd.DataFrame, reported: Reported) -> Figure:
-    """Proposed against conventional: the mean over seeds and, where there are several, all between least and greatest.
+def draw_against(cases: Mapping[str, Case]) -> Figure:
+    """Proposed against conventional, by the images seen, a panel a network.
 
-    The paper's final accuracies are marked, each as its distance from the paper's own teacher.
+    The mean over seeds and, where there are several, all between least and greatest; a reconstruction is a point. The
+    paper's final accuracies are marked, each as its distance from the paper's own teacher.
     """
-    figure = Figure(figsize=(COLUMN, 2.6), layout="constrained")
-    axes = figure.subplots()
-    teacher = _teacher(curves)
-    for retrain, name in (("proposed", "retrained"), ("conventional", "conventional")):
-        rows = curves[curves["retrain"] == retrain]
-        by_epoch, line = _top1(rows).groupby(rows["epoch"]), "-" if retrain == "proposed" else "--"
-        axes.plot(by_epoch.mean().index, by_epoch.mean(), line, color=COLOURS[name], label=retrain)
-        axes.fill_between(by_epoch.min().index, by_epoch.min(), by_epoch.max(), color=COLOURS[name], alpha=0.25)
-        offset = getattr(reported, retrain) - reported.teacher
-        axes.plot([rows["epoch"].max()], [teacher + offset], **PAPER)
-    _draw_teacher(axes, curves)
-    _label(axes, curves)
-    axes.legend(frameon=False, loc="lower right", fontsize=7)
+    figure = Figure(figsize=(PAGE if len(cases) > 1 else COLUMN, 2.6), layout="constrained")
+    panels = figure.subplots(1, len(cases), squeeze=False)[0]
+    for axes, (network, (curves, reported)) in zip(panels, cases.items(), strict=True):
+        for way, name in WAYS.items():
+            _draw_way(axes, curves[curves["retrain"] == way], name, way)
+        last = _thousands(curves).max()
+        for way in ("proposed", "conventional"):
+            axes.plot([last], [_teacher(curves) + getattr(reported, way) - reported.teacher], **PAPER)
+        _draw_teacher(axes, curves)
+        _label(axes, curves)
+        axes.set_title(network)
+        axes.set_xlabel(f"images seen, thousands ({curves['seed'].nunique()} seeds; stars: the paper)")
+    panels[0].legend(frameon=False, loc="lower right", fontsize=7)
     return figure
+
+
+def _draw_way(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
+    if rows.empty:
+        return
+    if name == "reconstruct":
+        rows = rows[rows["epoch"] > 0]
+    by_images, line = _top1(rows).groupby(_thousands(rows)), "--" if name == "conventional" else "-"
+    mean = by_images.mean()
+    style = {"color": COLOURS[name], "marker": MARKERS[name], "markersize": 3, "label": label}
+    axes.plot(mean.index, mean, linestyle=line, **style)
+    axes.fill_between(mean.index, by_images.min(), by_images.max(), color=COLOURS[name], alpha=0.25)
+
+
+def _thousands(curves: pd.DataFrame) -> pd.Series:
+    return curves["epoch"] * curves["images_an_epoch"] / 1000
 
 
 def _mean(rows: pd.DataFrame) -> pd.Series:

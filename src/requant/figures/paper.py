@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import pandas as pd
+
 
 @dataclass(frozen=True)
 class Reported:
@@ -31,3 +33,5 @@ class Reported:
 
 VGG16 = Reported("14-15", 32, 100 - 81.10, 75.12, 69.88, 74.78, 74.89, 85.46)
 RESNET50 = Reported("13-49", 256, 100 - 52.45, 75.80, 65.22, 75.09, 75.12, 82.49)
+Case = tuple[pd.DataFrame, Reported]
+"""Rows of one network, and what the paper reports of it."""

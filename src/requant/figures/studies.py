@@ -1,6 +1,6 @@
 """The paper's figures by name: the folder of each in experiments/, where its rows come from, how it is drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from requant.figures import sensitivity
 from requant.figures.architecture import draw_architecture
 from requant.figures.epochs import draw_against, draw_epochs
-from requant.figures.paper import RESNET50, VGG16, Reported
+from requant.figures.paper import RESNET50, VGG16, Case
 from requant.figures.tables import curves, points
 from requant.figures.times import draw_times
 from requant.figures.weights import draw_counts
@@ -20,6 +20,7 @@ EXPERIMENTS = Path("experiments")
 _VGG_LARGE = ("14", "15", "14-15")
 _VGG_TELLING = ("1", "2", "8", "14-15")
 _RESNET_SHOWN = ("2-10", "11-22", "23-40", "41-49", "13-49")
+_RETRAININGS = ("fig15_16_vgg16", "fig15_16_resnet50")
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ class Study:
     Attributes:
         folder: in experiments/; it holds results.csv.
         draw: from the rows of results.csv.
-        runs: the experiment's name, the folder below outputs/; None: nothing is run.
-        collect: the rows of results.csv from that folder.
+        runs: the experiments' names, the folders below outputs/; none: nothing is run.
+        collect: the rows of results.csv from such a folder.
 
     """
 
     folder: str
     draw: Callable[[pd.DataFrame], Figure]
-    runs: str | None = None
+    runs: tuple[str, ...] = ()
     collect: Callable[[Path], pd.DataFrame] = points
 
 
@@ -68,24 +69,27 @@ def _resnet_accuracy(table: pd.DataFrame) -> Figure:
     return sensitivity.draw_accuracy_and_layers(stages, _RESNET_SHOWN, RESNET50, alone)
 
 
-def _both(draw: Callable[[pd.DataFrame, Reported], Figure], table: pd.DataFrame) -> Figure:
-    """Of the network that the rows are of."""
-    (model,) = table["model"].unique()
-    return draw(table, RESNET50 if model.startswith("resnet50") else VGG16)
+def _both(draw: Callable[[Mapping[str, Case]], Figure], table: pd.DataFrame) -> Figure:
+    """Of the networks that there are rows of."""
+    cases = {
+        ("ResNet-50" if resnet else "VGG-16"): (rows, RESNET50 if resnet else VGG16)
+        for resnet, rows in table.groupby(table["model"].str.startswith("resnet50"))
+    }
+    return draw(cases)
 
 
 STUDIES = {
     "fig05": Study("fig05_vgg16_architecture", draw_architecture),
     "fig06": Study("fig06_vgg16_weights", draw_counts),
-    "fig07": Study("fig07_vgg16_size", _vgg_size, "fig07_08_vgg16"),
-    "fig08": Study("fig08_vgg16_accuracy", _vgg_accuracy, "fig07_08_vgg16"),
-    "fig09": Study("fig09_vgg16_epochs", draw_epochs, "fig09_vgg16", curves),
+    "fig07": Study("fig07_vgg16_size", _vgg_size, ("fig07_08_vgg16",)),
+    "fig08": Study("fig08_vgg16_accuracy", _vgg_accuracy, ("fig07_08_vgg16",)),
+    "fig09": Study("fig09_vgg16_epochs", draw_epochs, ("fig09_vgg16",), curves),
     "fig10": Study("fig10_resnet50_architecture", draw_architecture),
     "fig11": Study("fig11_resnet50_weights", draw_counts),
-    "fig12": Study("fig12_resnet50_size", _resnet_size, "fig12_13_resnet50"),
-    "fig13": Study("fig13_resnet50_accuracy", _resnet_accuracy, "fig12_13_resnet50"),
-    "fig14": Study("fig14_resnet50_epochs", draw_epochs, "fig14_resnet50", curves),
-    "fig15": Study("fig15_proposed_conventional", partial(_both, draw_against), "fig15_16_vgg16", curves),
-    "fig16": Study("fig16_time", partial(_both, draw_times), "fig15_16_vgg16", curves),
+    "fig12": Study("fig12_resnet50_size", _resnet_size, ("fig12_13_resnet50",)),
+    "fig13": Study("fig13_resnet50_accuracy", _resnet_accuracy, ("fig12_13_resnet50",)),
+    "fig14": Study("fig14_resnet50_epochs", draw_epochs, ("fig14_resnet50",), curves),
+    "fig15": Study("fig15_proposed_conventional", partial(_both, draw_against), _RETRAININGS, curves),
+    "fig16": Study("fig16_time", partial(_both, draw_times), _RETRAININGS, curves),
 }
 """Every figure that there is, whether or not its results.csv is there yet."""

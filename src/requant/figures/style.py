@@ -24,9 +24,17 @@ PAPER: dict[str, Any] = {
 """The look of a value that the paper reports."""
 
 _COLOURS = sns.color_palette("colorblind")
-COLOURS = {"teacher": "0.35", "quantized": _COLOURS[3], "retrained": _COLOURS[0], "conventional": _COLOURS[1]}
-HATCHES = {"teacher": "", "quantized": "///", "retrained": "", "conventional": "..."}
-MARKERS = {"teacher": "", "quantized": "x", "retrained": "o", "conventional": "s"}
+COLOURS = {
+    "teacher": "0.35",
+    "quantized": _COLOURS[3],
+    "retrained": _COLOURS[0],
+    "conventional": _COLOURS[1],
+    "reconstruct": _COLOURS[2],
+}
+HATCHES = {"teacher": "", "quantized": "///", "retrained": "", "conventional": "...", "reconstruct": "xxx"}
+MARKERS = {"teacher": "", "quantized": "x", "retrained": "o", "conventional": "s", "reconstruct": "D"}
+WAYS = {"proposed": "retrained", "conventional": "conventional", "reconstruct": "reconstruct"}
+"""The look of each way of retraining, by its name in results.csv."""
 
 
 @contextmanager

@@ -45,12 +45,21 @@ def curves(folder: Path) -> pd.DataFrame:
 
 
 def _epochs(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of a reconstruction, which has no epochs, its end counts as the first."""
+    accuracy = result["accuracy"]
     for key in _RETRAININGS.keys() & result.keys():
-        found, before = result[key], result["accuracy"]["quantized"]
-        start = {"epoch": 0, "correct": before["correct"], "n": before["n"], "seconds": found["seconds_of_teacher"]}
-        for entry in (start, *found["curve"]):
+        found, after = result[key], accuracy[_RETRAININGS[key]]
+        prepared = found["seconds_of_teacher"] + found.get("seconds_of_start", 0.0)
+        start = {"epoch": 0, **accuracy["quantized"], "seconds": prepared}
+        end = {"epoch": 1, **after, "seconds": found["seconds"]}
+        for entry in (start, *(found["curve"] or [end])):
             epoch = {name: entry[name] for name in ("epoch", "correct", "n", "seconds")}
-            yield {"retrain": result["config"][key]["method"], **epoch, **_origin(result, found)}
+            yield {"retrain": _way(result["config"][key]), **epoch, **_origin(result, found)}
+
+
+def _way(retraining: Mapping[str, Any]) -> str:
+    method, start = str(retraining["method"]), retraining.get("start", "cluster")
+    return method if start == "cluster" else f"{start}, {method}"
 
 
 def _origin(result: Mapping[str, Any], retraining: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +67,7 @@ def _origin(result: Mapping[str, Any], retraining: Mapping[str, Any]) -> dict[st
     return {
         "centroids": config["centroids"],
         "seed": config["seed"],
-        "images_an_epoch": retraining["images_seen"] // retraining["epochs"],
+        "images_an_epoch": retraining["images_seen"] // max(1, retraining["epochs"]),
         "teacher_correct": result["accuracy"]["teacher"]["correct"],
         "model": config["model"]["name"],
         "data": config["data"]["name"],

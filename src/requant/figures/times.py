@@ -1,34 +1,45 @@
 """Figure 16: how long retraining takes, with and without labels."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from requant.figures.paper import Reported
-from requant.figures.style import COLOURS, COLUMN, HATCHES
+from requant.figures.paper import Case
+from requant.figures.style import COLOURS, COLUMN, HATCHES, PAGE, WAYS
 
 NEAR = 0.1
 """Points of top-1 from the final accuracy that count as there."""
+_COLUMNS = {"to the end": "end", f"to {NEAR} points from the final top-1": "near"}
 
 
-def draw_times(curves: pd.DataFrame, reported: Reported) -> Figure:
-    """Seconds to the last epoch, and to within 0.1 points of the final accuracy: means over the runs, a dot a run."""
-    times = _times(curves)
-    figure = Figure(figsize=(COLUMN, 2.2), layout="constrained")
-    axes = figure.subplots()
-    columns = {"to the last epoch": "end", f"to {NEAR} points from the final top-1": "near"}
-    for place, column in enumerate(columns.values()):
-        for offset, (retrain, name) in enumerate((("proposed", "retrained"), ("conventional", "conventional"))):
-            seconds = times[times["retrain"] == retrain][column]
-            _draw_bar(axes, place + 0.42 * (offset - 0.5), seconds, name, retrain if place == 0 else None)
-    axes.set_xticks(range(len(columns)), list(columns))
-    axes.set_ylabel(f"seconds of retraining\n({len(times) // 2} runs each)")
-    axes.legend(frameon=False, fontsize=7, title=f"paper: −{reported.time_saved} %", title_fontsize=7)
+def draw_times(cases: Mapping[str, Case]) -> Figure:
+    """Seconds to the end, and to within 0.1 points of the final accuracy: means over the runs, a dot a run."""
+    figure = Figure(figsize=(PAGE if len(cases) > 1 else COLUMN, 2.4), layout="constrained")
+    panels = figure.subplots(1, len(cases), squeeze=False)[0]
+    for axes, (network, (curves, reported)) in zip(panels, cases.items(), strict=True):
+        _draw_network(axes, _times(curves))
+        axes.set_title(f"{network} (paper: −{reported.time_saved} %)")
+    panels[0].legend(frameon=False, fontsize=7)
     return figure
 
 
-def _draw_bar(axes: Axes, x: float, seconds: pd.Series, name: str, label: str | None) -> None:
-    axes.bar([x], [seconds.mean()], 0.4, color=COLOURS[name], hatch=HATCHES[name], edgecolor="white", label=label)
+def _draw_network(axes: Axes, times: pd.DataFrame) -> None:
+    ways = [way for way in WAYS if way in set(times["retrain"])]
+    width = 0.84 / len(ways)
+    for place, column in enumerate(_COLUMNS.values()):
+        for position, way in enumerate(ways):
+            seconds = times[times["retrain"] == way][column]
+            x = place + width * (position - (len(ways) - 1) / 2)
+            _draw_bar(axes, x, 0.95 * width, seconds, WAYS[way], way if place == 0 else None)
+    axes.set_xticks(range(len(_COLUMNS)), list(_COLUMNS))
+    axes.set_ylabel(f"seconds of retraining ({len(times) // len(ways)} runs each)")
+
+
+def _draw_bar(axes: Axes, x: float, width: float, seconds: pd.Series, name: str, label: str | None) -> None:
+    look = {"color": COLOURS[name], "hatch": HATCHES[name], "edgecolor": "white", "label": label}
+    axes.bar([x], [seconds.mean()], width, **look)
     axes.plot([x] * len(seconds), seconds, "o", color="black", markersize=2.5)
     axes.annotate(f"{seconds.mean():.0f}", (x, seconds.max()), (0, 3), textcoords="offset points", ha="center")
 

@@ -126,7 +126,7 @@ def _rounded(
 def _solve(
     teacher: Walk, student: Walk, node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook], damping: float
 ) -> None:
-    """Set a weight that has no codebook by least squares, where what comes in, or the bias, is no longer the teacher's."""
+    """Set a weight that has no codebook by least squares, unless inputs and bias are still the teacher's."""
     inputs, quantized_bias = cast(fx.Node, node.args[0]), layer.bias in codebooks
     pairs = zip(teacher.values[inputs], student.values[inputs], strict=True)
     if not quantized_bias and all(torch.equal(*pair) for pair in pairs):

@@ -30,6 +30,8 @@ class History:
     images_seen: int
     teacher_seconds: float = 0.0
     """Computing the teacher's outputs beforehand."""
+    start_seconds: float = 0.0
+    """Reconstructing the network that the first epoch begins with."""
 
     @property
     def epochs(self) -> int:
@@ -40,8 +42,9 @@ class History:
         """As result.json holds it."""
         return {
             "epochs": self.epochs,
-            "seconds": self.seconds + self.teacher_seconds,
+            "seconds": self.seconds + self.teacher_seconds + self.start_seconds,
             "seconds_of_teacher": self.teacher_seconds,
+            "seconds_of_start": self.start_seconds,
             "seconds_per_epoch": self.seconds / max(1, self.epochs),
             "images_seen": self.images_seen,
             "curve": self.curve,

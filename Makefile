@@ -9,7 +9,7 @@ FIGURES := fig05 fig06 fig07 fig08 fig09 fig10 fig11 fig12 fig13 fig14 fig15 fig
 SMOKE := fig07-smoke fig08-smoke fig09-smoke fig15-smoke fig16-smoke
 
 .PHONY: help setup demo test test-all test-slurm check format bench teachers report sync clean
-.PHONY: figures $(FIGURES) $(FIGURES:%=%-runs) $(SMOKE)
+.PHONY: figures tables tables-runs $(FIGURES) $(FIGURES:%=%-runs) $(SMOKE)
 .DEFAULT_GOAL := help
 
 help:  ## list every target
@@ -64,6 +64,19 @@ teachers: setup  ## train the two teachers of the CIFAR-10 studies and keep them
 
 figures: setup  ## draw every figure whose results.csv is committed (experiments/fig*/figure.png and .pdf)
 	$(PY) -m requant.figures draw
+
+tables: setup  ## the headline table and the machine, ours beside the paper's: experiments/tables
+	$(PY) -m requant.figures tables
+
+# The case studies three times each, as the paper has them, and with reconstruction in the place of its training, and before it.
+# REQUANT_PHOTOS=<folder> takes those photographs instead of the few that come with scikit-image.
+PHOTOS := $(if $(REQUANT_PHOTOS),unlabeled=folder unlabeled.root=$(REQUANT_PHOTOS) 'unlabeled.scale=[0.005,0.5]')
+tables-runs: setup
+	for case in vgg16_cifar10 resnet50_cifar10; do \
+	  $(PY) run.py -m experiment=$$case seed=0,1,2 $(PHOTOS) && \
+	  $(PY) run.py -m experiment=$$case retrain=reconstruct seed=0,1,2 retrain@baseline=none $(PHOTOS) || exit 1; \
+	done
+	$(PY) -m requant.figures tables --collect
 
 # make fig07 draws one figure; make fig07-runs does its runs, or goes on with them, and collects experiments/fig07*/results.csv.
 $(FIGURES): setup

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,21 @@ def machine() -> dict[str, Any]:
     import torch  # late: a sweep does without it
 
     return {"system": platform.platform(), "cpu": cpu(), "threads": torch.get_num_threads(), "gpus": gpus()}
+
+
+def hardware() -> dict[str, str]:
+    """What a table of the machine shows: processor, cores, memory, GPUs, system and versions."""
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    packages = ("torch", "torchvision", "pytorch-lightning", "numpy", "h5py")
+    return {
+        "processor": cpu(),
+        "cores": str(cores()),
+        "memory": f"{pages / 2**30:.0f} GiB",
+        "GPUs": ", ".join(gpus()) or "none",
+        "system": platform.platform(),
+        "Python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
 
 
 def cores() -> int:

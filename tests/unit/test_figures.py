@@ -13,6 +13,8 @@ from PIL import Image
 
 from requant.errors import UserError
 from requant.figures.__main__ import main
+from requant.figures.headline import CASES, cases
+from requant.figures.photographs import by_photographs
 from requant.figures.studies import STUDIES
 from requant.figures.style import PAGE
 from requant.figures.tables import curves, points, read_table
@@ -94,15 +96,19 @@ def test_a_missing_table_says_how_to_make_it(tmp_path: Path, capsys: pytest.Capt
 def result(method: str, start: str = "cluster", epochs: int = 2) -> dict[str, Any]:
     """What a result.json says of a retraining, as far as the curves go."""
     curve = [{"epoch": i, "correct": 50 + i, "n": 100, "seconds": 10.0, "loss": 1.0} for i in range(1, epochs + 1)]
-    counts = {name: {"correct": correct, "n": 100} for name, correct in (("teacher", 90), ("quantized", 10))}
+    corrects = {"teacher": 90, "quantized": 10, "retrained": 80}
+    counts = {name: {"correct": correct, "n": 100} for name, correct in corrects.items()}
+    scores = {"agreement": 0.9, "kl": 0.1, "worst_class": {"top1": 0.5}}
     before = {"seconds_of_teacher": 1.0, "seconds_of_start": 2.0} if epochs else {"seconds_of_teacher": 0.0}
     found = {**before, "seconds": 3.0 + 10 * epochs, "images_seen": 600, "epochs": epochs, "curve": curve}
     return {
         "config": {
             **{"centroids": 32, "seed": 0, "retrain": {"method": method, "start": start}},
             **{group: {"name": group} for group in ("model", "data", "unlabeled")},
+            **{"plan": {"method": "rules"}, "clustering": {"method": "kmeans"}},
         },
-        "accuracy": {**counts, "retrained": {"correct": 80, "n": 100}},
+        "size": {"original_bytes": 1000, "quantized_bytes": 200, "retrained_bytes": 250},
+        "accuracy": {name: found | scores for name, found in counts.items()},
         "retrain": found,
         **{"hash": "0" * 16, "git": "0" * 40, "machine": {"cpu": "cpu", "threads": 1}},
         "versions": dict.fromkeys(("requant", "python", "torch", "numpy", "h5py"), "1"),
@@ -127,7 +133,7 @@ def test_a_reconstruction_is_one_step(tmp_path: Path) -> None:
     assert set(table["images_an_epoch"]) == {600}
 
 
-@pytest.mark.parametrize("name", ["fig15", "fig16"])
+@pytest.mark.parametrize("name", ["fig15", "fig16", "photographs"])
 def test_both_networks_and_all_ways_are_drawn(name: str, tmp_path: Path) -> None:
     for network, study in zip(("vgg16_cifar", "resnet50_cifar_s2"), STUDIES[name].runs, strict=True):
         for way, epochs in (("proposed", 2), ("reconstruct", 0)):
@@ -135,8 +141,36 @@ def test_both_networks_and_all_ways_are_drawn(name: str, tmp_path: Path) -> None
             folder.mkdir(parents=True)
             made = result(way, epochs=epochs)
             made["config"]["model"]["name"] = network
+            made["config"]["unlabeled"]["limit"] = 50
             (folder / "result.json").write_text(json.dumps(made))
     assert main(["--experiments", str(tmp_path), "collect", name, "--runs", str(tmp_path / "runs")]) == 0
     assert main(["--experiments", str(tmp_path), "draw", name]) == 0
     with Image.open(tmp_path / STUDIES[name].folder / "figure.png") as drawn:
         assert drawn.width == round(200 * PAGE)
+
+
+def test_the_headline_has_means_over_seeds_and_the_papers_values(tmp_path: Path) -> None:
+    for seed, correct in enumerate((70, 80)):
+        made = result("proposed")
+        made["config"]["seed"], made["hash"] = seed, f"{seed:016}"
+        made["config"]["model"]["name"] = "vgg16_cifar"
+        made["accuracy"]["retrained"]["correct"] = correct
+        (tmp_path / "runs" / CASES[0] / str(seed)).mkdir(parents=True)
+        (tmp_path / "runs" / CASES[0] / str(seed) / "result.json").write_text(json.dumps(made))
+    assert main(["--experiments", str(tmp_path), "tables", "--collect", "--runs", str(tmp_path / "runs")]) == 0
+    lines = (tmp_path / "tables" / "headline.md").read_text().splitlines()
+    assert "**vgg16_cifar, data, kmeans, k = 32** (n = 100)" in lines[2]
+    assert [line.split("|")[1].strip() for line in lines[3:]] == ["teacher", "quantized", "proposed"]
+    cells = [cell.strip() for cell in lines[5].split("|")[2:-1]]
+    assert cells == ["75.00", "70 to 80", "15.00", "90.0", "50.0", "250", "75.0", "23", "2", "74.78", "0.34", "81.10"]
+    assert "processor" in (tmp_path / "tables" / "machine.md").read_text()
+
+
+def test_rows_without_a_number_of_photographs_are_not_taken(tmp_path: Path) -> None:
+    made = result("proposed")
+    made["config"]["unlabeled"]["limit"] = None
+    (tmp_path / "result.json").write_text(json.dumps(made))
+    with pytest.raises(UserError, match=r"unlabeled\.limit"):
+        by_photographs(tmp_path)
+    with pytest.raises(UserError, match="run the study first"):
+        cases(tmp_path / "nothing")

@@ -105,7 +105,7 @@ def unlabeled(
         scale: least and greatest share of the image's area that a crop has.
         flip: mirror half of the crops.
         fresh: new crops each epoch; without it an item is the same in every epoch.
-        limit: so many images of a fixed order, and at most so many crops.
+        limit: so many images of a fixed order; crops are cut from those.
         seed: of the crops.
 
     Raises:

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.markup import escape
 
 from requant.errors import UserError
+from requant.figures.headline import CASES, cases, headline, machine_table
 from requant.figures.studies import EXPERIMENTS, STUDIES, Study
 from requant.figures.style import save, style
 from requant.figures.tables import read_table
 from requant.files import write_text
+from requant.machine import hardware
 
 RESULTS = "results.csv"
+TABLES = "tables"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +64,20 @@ def _collected(study: Study, runs: Path) -> pd.DataFrame:
     return pd.concat([study.collect(folder) for folder in there], ignore_index=True)
 
 
+def _tables(chosen: argparse.Namespace) -> None:
+    """headline.md from results.csv; --collect makes that anew from the runs, and machine.md."""
+    folder = chosen.experiments / TABLES
+    if chosen.collect:
+        there = [chosen.runs / name for name in CASES if (chosen.runs / name).exists()] or [chosen.runs / CASES[0]]
+        table = pd.concat([cases(path) for path in there], ignore_index=True)
+        write_text(folder / RESULTS, table.to_csv(index=False))
+        write_text(folder / "machine.md", machine_table(hardware()))
+    text = headline(read_table(folder / RESULTS))
+    write_text(folder / "headline.md", text)
+    Console().print(Markdown(text))
+    print(folder / "headline.md")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m requant.figures", description=__doc__)
     parser.add_argument("--experiments", type=Path, default=EXPERIMENTS, metavar="FOLDER", help="default: experiments")
@@ -69,10 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("collect", help="results.csv from the runs (fig05, 06, 10, 11: from the network)")
     command.add_argument("name", choices=list(STUDIES), metavar="FIGURE")
     command.add_argument("--runs", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: outputs")
+    command = commands.add_parser("tables", help="the paper's headline table with ours beside it, as Markdown")
+    command.add_argument("--collect", action="store_true", help="from the runs of the case studies first")
+    command.add_argument("--runs", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: outputs")
     return parser
 
 
-_COMMANDS = {"draw": _draw, "collect": _collect}
+_COMMANDS = {"draw": _draw, "collect": _collect, "tables": _tables}
 
 
 def _layers(study: Study) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The paper's figures by name: the folder of each in experiments/, where its rows come from, how it is drawn."""
+"""The paper's figures, and ours, by name: the folder in experiments/, where its rows come from, how it is drawn."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from requant.figures import sensitivity
 from requant.figures.architecture import draw_architecture
 from requant.figures.epochs import draw_against, draw_epochs
 from requant.figures.paper import RESNET50, VGG16, Case
+from requant.figures.photographs import by_photographs, draw_photographs
 from requant.figures.tables import curves, points
 from requant.figures.times import draw_times
 from requant.figures.weights import draw_counts
@@ -20,6 +21,7 @@ EXPERIMENTS = Path("experiments")
 _VGG_LARGE = ("14", "15", "14-15")
 _VGG_TELLING = ("1", "2", "8", "14-15")
 _RESNET_SHOWN = ("2-10", "11-22", "23-40", "41-49", "13-49")
+_PHOTOGRAPHS = ("photographs_vgg16", "photographs_resnet50")
 _RETRAININGS = ("fig15_16_vgg16", "fig15_16_resnet50")
 
 
@@ -91,5 +93,6 @@ STUDIES = {
     "fig14": Study("fig14_resnet50_epochs", draw_epochs, ("fig14_resnet50",), curves),
     "fig15": Study("fig15_proposed_conventional", partial(_both, draw_against), _RETRAININGS, curves),
     "fig16": Study("fig16_time", partial(_both, draw_times), _RETRAININGS, curves),
+    "photographs": Study("photographs", partial(_both, draw_photographs), _PHOTOGRAPHS, by_photographs),
 }
 """Every figure that there is, whether or not its results.csv is there yet."""

@@ -54,20 +54,22 @@ def _epochs(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         end = {"epoch": 1, **after, "seconds": found["seconds"]}
         for entry in (start, *(found["curve"] or [end])):
             epoch = {name: entry[name] for name in ("epoch", "correct", "n", "seconds")}
-            yield {"retrain": _way(result["config"][key]), **epoch, **_origin(result, found)}
+            images = found["images_seen"] // max(1, found["epochs"])
+            yield {"retrain": way_of(result["config"][key]), **epoch, "images_an_epoch": images, **origin(result)}
 
 
-def _way(retraining: Mapping[str, Any]) -> str:
+def way_of(retraining: Mapping[str, Any]) -> str:
+    """How a network was retrained, from its settings: the method, after what it started from."""
     method, start = str(retraining["method"]), retraining.get("start", "cluster")
     return method if start == "cluster" else f"{start}, {method}"
 
 
-def _origin(result: Mapping[str, Any], retraining: Mapping[str, Any]) -> dict[str, Any]:
+def origin(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row needs so that it can be traced to its run."""
     config, versions, machine = result["config"], result["versions"], result["machine"]
     return {
         "centroids": config["centroids"],
         "seed": config["seed"],
-        "images_an_epoch": retraining["images_seen"] // max(1, retraining["epochs"]),
         "teacher_correct": result["accuracy"]["teacher"]["correct"],
         "model": config["model"]["name"],
         "data": config["data"]["name"],

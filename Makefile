@@ -8,8 +8,11 @@ ON_ALL_CORES := -n auto --maxprocesses 4 --dist worksteal
 FIGURES := fig05 fig06 fig07 fig08 fig09 fig10 fig11 fig12 fig13 fig14 fig15 fig16
 SMOKE := fig07-smoke fig08-smoke fig09-smoke fig15-smoke fig16-smoke
 
+# REQUANT_PHOTOS=<folder> takes those photographs instead of the few that come with scikit-image.
+PHOTOS := $(if $(SCALE),,$(if $(REQUANT_PHOTOS),unlabeled=folder unlabeled.root=$(REQUANT_PHOTOS)))
+
 .PHONY: help setup demo test test-all test-slurm check format bench teachers report sync clean
-.PHONY: figures tables tables-runs $(FIGURES) $(FIGURES:%=%-runs) $(SMOKE)
+.PHONY: figures tables tables-runs photographs photographs-runs $(FIGURES) $(FIGURES:%=%-runs) $(SMOKE)
 .DEFAULT_GOAL := help
 
 help:  ## list every target
@@ -69,8 +72,6 @@ tables: setup  ## the headline table and the machine, ours beside the paper's: e
 	$(PY) -m requant.figures tables
 
 # The case studies three times each, as the paper has them, and with reconstruction in the place of its training, and before it.
-# REQUANT_PHOTOS=<folder> takes those photographs instead of the few that come with scikit-image.
-PHOTOS := $(if $(REQUANT_PHOTOS),unlabeled=folder unlabeled.root=$(REQUANT_PHOTOS) 'unlabeled.scale=[0.005,0.5]')
 tables-runs: setup
 	for case in vgg16_cifar10 resnet50_cifar10; do \
 	  $(PY) run.py -m experiment=$$case seed=0,1,2 $(PHOTOS) && \
@@ -79,32 +80,49 @@ tables-runs: setup
 	$(PY) -m requant.figures tables --collect
 
 # make fig07 draws one figure; make fig07-runs does its runs, or goes on with them, and collects experiments/fig07*/results.csv.
-$(FIGURES): setup
-	$(PY) -m requant.figures draw $@
+# With SCALE=imagenet IMAGENET=<imagenet> the same at the paper's scale (imagenet.csv, imagenet.png and .pdf).
+SCALED := $(if $(SCALE),--scale $(SCALE))
+AT := $(if $(SCALE),_$(SCALE))
+TREE := $(if $(IMAGENET),data.root=$(IMAGENET)/val)
+TREES := $(if $(IMAGENET),$(TREE) data.train_root=$(IMAGENET)/train)
+$(FIGURES) photographs: setup
+	$(PY) -m requant.figures $(SCALED) draw $@
 
 fig05-runs fig06-runs fig10-runs fig11-runs: setup
 	$(PY) -m requant.figures collect $(@:-runs=)
 
 fig07-runs fig08-runs: setup
-	$(PY) run.py experiment=fig07_08_vgg16
-	$(PY) run.py experiment=fig07_08_vgg16 'sensitivity.kinds=[bias]' 'sensitivity.layers=[1-16]'
-	$(PY) -m requant.figures collect $(@:-runs=)
+	$(PY) run.py experiment=fig07_08_vgg16$(AT) $(TREE)
+	$(PY) run.py experiment=fig07_08_vgg16$(AT) 'sensitivity.kinds=[bias]' 'sensitivity.layers=[1-16]' $(TREE)
+	$(PY) -m requant.figures $(SCALED) collect $(@:-runs=)
 
 fig12-runs fig13-runs: setup
-	$(PY) run.py experiment=fig12_13_resnet50
-	$(PY) -m requant.figures collect $(@:-runs=)
+	$(PY) run.py experiment=fig12_13_resnet50$(AT) $(TREE)
+	$(PY) -m requant.figures $(SCALED) collect $(@:-runs=)
 
 fig09-runs: setup
-	$(PY) run.py -m experiment=fig09_vgg16 centroids=8,16,32,64,128,256
-	$(PY) -m requant.figures collect fig09
+	$(PY) run.py -m experiment=fig09_vgg16$(AT) centroids=8,16,32,64,128,256 $(TREE) $(PHOTOS)
+	$(PY) -m requant.figures $(SCALED) collect fig09
 
 fig14-runs: setup
-	$(PY) run.py -m experiment=fig14_resnet50 centroids=16,32,64,128,256
-	$(PY) -m requant.figures collect fig14
+	$(PY) run.py -m experiment=fig14_resnet50$(AT) centroids=16,32,64,128,256 $(TREE) $(PHOTOS)
+	$(PY) -m requant.figures $(SCALED) collect fig14
 
 fig15-runs fig16-runs: setup
-	$(PY) run.py -m experiment=fig15_16_vgg16 seed=0,1,2
-	$(PY) -m requant.figures collect $(@:-runs=)
+	for network in vgg16 resnet50; do \
+	  $(PY) run.py -m experiment=fig15_16_$${network}$(AT) seed=0,1,2 $(TREES) $(PHOTOS) && \
+	  $(PY) run.py -m experiment=fig15_16_$${network}$(AT) retrain=reconstruct retrain.images=8192 retrain@baseline=none \
+	    seed=0,1,2 $(TREE) $(PHOTOS) || exit 1; \
+	done
+	$(PY) -m requant.figures $(SCALED) collect $(@:-runs=)
+
+photographs-runs: setup
+	for network in vgg16 resnet50; do \
+	  $(PY) run.py -m experiment=photographs_$$network unlabeled.limit=50,100,200,500 seed=0,1,2 $(PHOTOS) && \
+	  $(PY) run.py -m experiment=photographs_$$network retrain=reconstruct retrain.images=8192 \
+	    unlabeled.limit=50,100,200,500 seed=0,1,2 $(PHOTOS) || exit 1; \
+	done
+	$(PY) -m requant.figures collect photographs
 
 # The whole chain on embedded data, small: run, collect, draw (outputs/smoke/figures). It shows that it works, nothing else.
 SMOKE_RUN := $(PY) run.py teacher.epochs=2 data.train_limit=600 data.limit=200 unlabeled.limit=200 retrain.epochs=2 out=outputs/smoke

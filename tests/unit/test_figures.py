@@ -133,19 +133,21 @@ def test_a_reconstruction_is_one_step(tmp_path: Path) -> None:
     assert set(table["images_an_epoch"]) == {600}
 
 
+@pytest.mark.parametrize("scale", [None, "imagenet"])
 @pytest.mark.parametrize("name", ["fig15", "fig16", "photographs"])
-def test_both_networks_and_all_ways_are_drawn(name: str, tmp_path: Path) -> None:
+def test_both_networks_and_all_ways_are_drawn(name: str, scale: str | None, tmp_path: Path) -> None:
     for network, study in zip(("vgg16_cifar", "resnet50_cifar_s2"), STUDIES[name].runs, strict=True):
         for way, epochs in (("proposed", 2), ("reconstruct", 0)):
-            folder = tmp_path / "runs" / study / way
+            folder = tmp_path / "runs" / (f"{study}_{scale}" if scale else study) / way
             folder.mkdir(parents=True)
             made = result(way, epochs=epochs)
             made["config"]["model"]["name"] = network
             made["config"]["unlabeled"]["limit"] = 50
             (folder / "result.json").write_text(json.dumps(made))
-    assert main(["--experiments", str(tmp_path), "collect", name, "--runs", str(tmp_path / "runs")]) == 0
-    assert main(["--experiments", str(tmp_path), "draw", name]) == 0
-    with Image.open(tmp_path / STUDIES[name].folder / "figure.png") as drawn:
+    common = ["--experiments", str(tmp_path), *(["--scale", scale] if scale else [])]
+    assert main([*common, "collect", name, "--runs", str(tmp_path / "runs")]) == 0
+    assert main([*common, "draw", name]) == 0
+    with Image.open(tmp_path / STUDIES[name].folder / f"{scale or 'figure'}.png") as drawn:
         assert drawn.width == round(200 * PAGE)
 
 

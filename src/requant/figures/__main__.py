@@ -18,7 +18,7 @@ from requant.figures.tables import read_table
 from requant.files import write_text
 from requant.machine import hardware
 
-RESULTS = "results.csv"
+RESULTS = "results.csv"  # at the paper's scale: imagenet.csv
 TABLES = "tables"
 
 
@@ -33,33 +33,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def draw(study: Study, experiments: Path) -> list[Path]:
-    """figure.png and figure.pdf of one study, from its results.csv."""
+def draw(study: Study, experiments: Path, scale: str | None = None) -> list[Path]:
+    """figure.png and figure.pdf of one study, from its results.csv; of another scale named after it."""
     folder = experiments / study.folder
     with style():
-        return save(study.draw(read_table(folder / RESULTS)), folder)
+        return save(study.draw(read_table(folder / _csv(scale))), folder, scale or "figure")
+
+
+def _csv(scale: str | None) -> str:
+    return f"{scale}.csv" if scale else RESULTS
 
 
 def _draw(chosen: argparse.Namespace) -> None:
-    names = chosen.names or [
-        n for n, study in STUDIES.items() if (chosen.experiments / study.folder / RESULTS).exists()
+    there = [
+        name for name, study in STUDIES.items() if (chosen.experiments / study.folder / _csv(chosen.scale)).exists()
     ]
-    for name in names:
-        for path in draw(STUDIES[name], chosen.experiments):
+    for name in chosen.names or there:
+        for path in draw(STUDIES[name], chosen.experiments, chosen.scale):
             print(path)
 
 
 def _collect(chosen: argparse.Namespace) -> None:
     study = STUDIES[chosen.name]
-    path = chosen.experiments / study.folder / RESULTS
-    table = _collected(study, chosen.runs) if study.runs else _layers(study)
+    path = chosen.experiments / study.folder / _csv(chosen.scale)
+    table = _collected(study, chosen.runs, chosen.scale) if study.runs else _layers(study)
     write_text(path, table.to_csv(index=False))
     print(f"{path}: {len(table)} rows")
 
 
-def _collected(study: Study, runs: Path) -> pd.DataFrame:
+def _collected(study: Study, runs: Path, scale: str | None) -> pd.DataFrame:
     """The rows of those experiments that were run; of one at least."""
-    folders = [runs / name for name in study.runs]
+    folders = [runs / (f"{name}_{scale}" if scale else name) for name in study.runs]
     there = [folder for folder in folders if folder.exists()] or folders[:1]
     return pd.concat([study.collect(folder) for folder in there], ignore_index=True)
 
@@ -81,6 +85,7 @@ def _tables(chosen: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m requant.figures", description=__doc__)
     parser.add_argument("--experiments", type=Path, default=EXPERIMENTS, metavar="FOLDER", help="default: experiments")
+    parser.add_argument("--scale", choices=["imagenet"], help="the studies at the paper's scale; default: CIFAR-10's")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser("draw", help="figure.png and figure.pdf from results.csv")
     command.add_argument("names", nargs="*", choices=[[], *STUDIES], metavar="FIGURE", help="default: all there are")

@@ -57,9 +57,9 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, folder: Path) -> list[Path]:
-    """Write figure.png and figure.pdf, the same bytes for the same figure; returns their paths."""
-    paths = [folder / "figure.png", folder / "figure.pdf"]
+def save(figure: Figure, folder: Path, name: str = "figure") -> list[Path]:
+    """Write <name>.png and <name>.pdf, the same bytes for the same figure; returns their paths."""
+    paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
     for path in paths:
         figure.savefig(path, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
     return paths

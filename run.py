@@ -9,7 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from requant.cli import main as run_cli
-from requant.config import parse, register
+from requant.settings import parse, register
 
 register()
 

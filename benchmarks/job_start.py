@@ -99,7 +99,7 @@ def one(overrides: list[str]) -> dict[str, float]:
 def _settings(overrides: list[str]) -> Any:
     from hydra import compose, initialize_config_dir
 
-    from requant.config import parse, register
+    from requant.settings import parse, register
 
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -11,7 +11,7 @@ from torch import nn
 
 from requant import archive, data
 from requant.clustering import METHODS, OPTIONS, check_granularity
-from requant.config import Config, RetrainConfig, all_settings, result_settings
+from requant.config import Config, RetrainConfig
 from requant.data.cache import cache_folder
 from requant.errors import ConfigError, UserError
 from requant.files import exclusive
@@ -20,6 +20,7 @@ from requant.models import Architecture, build, load_weights, preprocessing
 from requant.plan import Rule
 from requant.progress import console
 from requant.runs import teacher_hash
+from requant.settings import all_settings, result_settings
 from requant.teacher import train_teacher
 
 

@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from requant.config import all_keys
 from requant.errors import UserError
+from requant.settings import all_keys
 from requant.suggest import did_you_mean
 
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)

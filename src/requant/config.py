@@ -1,11 +1,10 @@
-"""The settings of a run, documented and checked: what conf/*.yaml is composed into, and nothing below `app` sees."""
+"""The settings of a run, documented and checked: what conf/*.yaml is composed into, and nothing below `tasks` sees."""
 
 import math
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING
 
 from requant.errors import ConfigError
 from requant.kinds import KINDS
@@ -374,51 +373,3 @@ class Config:
             raise ConfigError("plan=auto works in one process: set trainer.devices=1")
         if self.retrain.method == "codebook" and not self.retrain.latent_rate:
             raise ConfigError("plan=auto with retrain=codebook needs retrain.latent_rate above 0, e.g. 0.01")
-
-
-def register() -> None:
-    """Give Hydra the schema, so that a wrong key or type fails while the config is composed."""
-    ConfigStore.instance().store(name="schema", node=Config)
-
-
-def parse(config: DictConfig, in_sweep: bool = False) -> Config:
-    """Resolve and check a composed config. Raises ConfigError."""
-    settings = OmegaConf.to_object(config)
-    assert isinstance(settings, Config)
-    if in_sweep and settings.trainer.devices * settings.trainer.num_nodes > 1:
-        raise ConfigError(
-            "this launcher runs a sweep's jobs in one process, where several devices a job go wrong: "
-            "set hydra/launcher=process (the default)"
-        )
-    return settings
-
-
-def result_settings(settings: Any) -> dict[str, Any]:
-    """The settings that can change a result, as plain nested values (those marked aside left out)."""
-    return {f.name: _plain(getattr(settings, f.name)) for f in fields(settings) if not f.metadata.get("aside", False)}
-
-
-def all_settings(settings: Any) -> dict[str, Any]:
-    """Every setting, as plain nested values."""
-    return {
-        f.name: all_settings(value) if is_dataclass(value := getattr(settings, f.name)) else value
-        for f in fields(settings)
-    }
-
-
-def _plain(value: Any) -> Any:
-    return result_settings(value) if is_dataclass(value) else value
-
-
-def all_keys() -> list[str]:
-    """Every key that can be set on the command line: groups and settings, dotted."""
-    return [*_keys(Config, ""), "experiment"]
-
-
-def _keys(schema: Any, prefix: str) -> list[str]:
-    keys: list[str] = []
-    for f in fields(schema):
-        keys.append(prefix + f.name)
-        if isinstance(f.type, type) and is_dataclass(f.type):
-            keys += _keys(f.type, f"{prefix}{f.name}.")
-    return keys

@@ -14,12 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from requant.config import Config, all_settings, result_settings
+from requant.config import Config
 from requant.data import fingerprint
 from requant.errors import ConfigError, WeightsError
 from requant.files import exclusive, remove_unfinished, write_json
 from requant.layout import LOCK, RESULT, SETTINGS
 from requant.machine import machine
+from requant.settings import all_settings, result_settings
 
 _UNUSED = {
     "compress": ("sensitivity",),

@@ -13,7 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from requant.cli import explain
-from requant.config import Config, parse
+from requant.config import Config
 from requant.errors import ConfigError, UserError
 from requant.layout import RESULT
 from requant.listing import runs_tables
@@ -21,6 +21,7 @@ from requant.pool import Command, Outcome, run_all
 from requant.progress import console
 from requant.results import final, read_run, table
 from requant.runs import run_folder, state
+from requant.settings import parse
 
 _RANKS = re.compile(
     r"(LOCAL_|NODE_|GROUP_|GLOBAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|SLURM_(PROCID|LOCALID|NODEID|NTASKS)|PL_.*"

@@ -6,9 +6,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from requant import assembly
-from requant.config import Config, all_keys, all_settings, parse, register, result_settings
+from requant.config import Config
 from requant.errors import ConfigError, UserError
 from requant.plan import Rule
+from requant.settings import all_keys, all_settings, parse, register, result_settings
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = sorted(

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from test_config import settings
 
-from requant.config import all_settings
 from requant.errors import ConfigError
 from requant.files import exclusive
 from requant.results import described
 from requant.runs import claimed, provenance, run_folder, settings_hash, state, teacher_hash
+from requant.settings import all_settings
 
 
 def test_the_hash_is_stable_and_moves_with_what_can_change_the_result() -> None:

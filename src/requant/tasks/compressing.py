@@ -1,0 +1,302 @@
+"""task=compress."""
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from requant import archive, assembly
+from requant.auto import Grids, grids_for, in_units
+from requant.codebook_forms import AnyCodebook
+from requant.compression import Compressed, check_placed, compress, place
+from requant.config import Config, RetrainConfig
+from requant.data import LabelledImages, loader
+from requant.evaluation import Accuracy, outputs, score
+from requant.figures.run import draw_run
+from requant.layers import describe
+from requant.layout import RESULT
+from requant.models import checksum, example_input
+from requant.plan import Assignment, resolve
+from requant.progress import console
+from requant.reconstruction import batches_of, reconstruct
+from requant.report import print_result
+from requant.results import findings, summary, write_result
+from requant.retraining import History, Movement, retrain, retrain_codebooks, retrain_with_labels
+from requant.runs import settings_hash
+from requant.settings import all_settings
+from requant.shared import Shared, SharedClusterer, shared
+from requant.targets import fit_drop, fit_size
+from requant.tasks.common import forms, header, is_main, timed
+from requant.tracking import Tracker, tracking
+
+
+@dataclass
+class Run:
+    """What the stages of one run share, and what they leave behind."""
+
+    settings: Config
+    folder: Path
+    test: LabelledImages
+    teacher: nn.Module
+    compressed: Compressed
+    grids: Grids | None
+    seconds: dict[str, float]
+    teacher_outputs: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    reports: dict[str, archive.ArchiveReport] = field(default_factory=dict)
+    accuracy: dict[str, Accuracy] = field(default_factory=dict)
+    histories: dict[str, History] = field(default_factory=dict)
+
+    def test_batches(self, shard: bool) -> DataLoader[Any]:
+        """The test images: each process's share (while training), or all of them (for final figures)."""
+        source = self.settings.data
+        return loader(self.test, source.batch_size, shuffle=False, workers=source.workers, shard=shard)
+
+
+def compress_network(settings: Config, folder: Path) -> Path:
+    """Teacher, plan, clustering, archive, retraining, evaluation, result."""
+    seconds: dict[str, float] = {}
+    todo = dict(assembly.retrainings(settings))
+    test = assembly.test_images(settings)
+    images = {name: assembly.retraining_images(settings, recipe) for name, recipe in todo.items()}
+    with timed(seconds, "teacher"):
+        teacher = assembly.teacher(settings)
+    with timed(seconds, "cluster"):
+        found = _grids(settings, teacher) if settings.plan.method == "auto" else None
+        compressed = _quantize(settings, folder, teacher) if found is None else _at_target(settings, found)
+    teacher.to(assembly.device(settings))
+    job = Run(settings, folder, test, teacher, compressed, found, seconds)
+    if is_main():
+        _store(job, "quantized", compressed.model, compressed.codebooks)
+        _measure_teacher(job)
+        _measure(job, "quantized")
+    students = {}
+    with _tracker(job) as tracker:
+        for name, recipe in todo.items():
+            student, codebooks = copy.deepcopy(compressed.model), compressed.codebooks
+            with timed(seconds, name):
+                if "reconstruct" in (recipe.method, recipe.start):
+                    student, codebooks = _reconstruct(job, name, recipe, images[name])
+                if recipe.method != "reconstruct":
+                    codebooks = _retrain(job, name, recipe, student, codebooks, images[name], tracker)
+            students[name] = (student, codebooks)
+        if not is_main():
+            return folder / RESULT
+        for name, (student, codebooks) in students.items():  # only now: between trainings other processes would wait
+            _store(job, name, student, codebooks)
+            _measure(job, name)
+        codebooks = students["retrained"][1] if "retrained" in students else compressed.codebooks
+        looked_at = {"test": test, **images}
+        result = header(settings, seconds) | {
+            "images": {name: {"n": len(found), "skipped": list(found.skipped)} for name, found in looked_at.items()},
+            **findings(replace(compressed, codebooks=codebooks), job.reports, job.accuracy, job.histories),
+        }
+        tracker.summarise(summary(result))
+        if settings.logger.artifact:
+            tracker.keep(folder / f"{'retrained' if 'retrained' in job.reports else 'quantized'}.h5")
+    return _finish(folder, result)
+
+
+def _quantize(settings: Config, folder: Path, teacher: nn.Module) -> Compressed:
+    """Cluster; a resumed run and DDP's other processes read the codebooks that are stored already."""
+    path, rules, clustering = folder / "quantized.h5", assembly.rules(settings), settings.clustering
+    example = example_input(assembly.architecture(settings))
+    stored = archive.read(path) if path.exists() else None
+    if stored is None or (stored.provenance or {}).get("teacher") != checksum(teacher):
+        clusterer, options = SharedClusterer(), assembly.clustering_options(settings)
+        found = compress(teacher, rules, example, clustering.method, options, clusterer=clusterer, **forms(settings))
+        if clusterer.found:
+            console.print(f"Clusters of {clusterer.found} tensors: kept from an earlier run")
+        model, codebooks = archive.shortened(found.model, found.codebooks, settings.storage.centroids)
+        return replace(found, model=model, codebooks=codebooks)
+    codebooks = stored.codebooks
+    student = copy.deepcopy(teacher)
+    place(student, codebooks)
+    tensors = describe(teacher, example)
+    return Compressed(student, codebooks, resolve(rules, tensors, clustering.method, **forms(settings)), tensors)
+
+
+def _grids(settings: Config, teacher: nn.Module) -> Grids:
+    """plan=auto: steps for each layer's weights, by what rounding it does to the outputs on unlabeled images."""
+    example = example_input(assembly.architecture(settings))
+    return grids_for(
+        teacher,
+        example,
+        assembly.unlabeled_images(settings),
+        settings.plan.images,
+        lambda found: assembly.target_bytes(settings, found.original_bytes),
+        settings.seed,
+    )
+
+
+def _at_target(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> Compressed:
+    """plan=auto: the network on grids that meets the target; reconstructed where there are images."""
+    most = settings.target.max_drop
+    if most is not None:
+        return fit_drop(found, most, _held_out(settings), batches)
+
+    def size(compressed: Compressed) -> int:
+        model, codebooks = in_units(found, compressed.model, compressed.codebooks)
+        architecture = assembly.architecture(settings).to_dict()
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "network.h5"
+            return archive.save(path, model, codebooks, storage="entropy", architecture=architecture).bytes
+
+    return fit_size(found, size, assembly.target_bytes(settings, found.original_bytes), batches)
+
+
+def _held_out(settings: Config) -> list[Tensor]:
+    """Unlabeled images that neither the plan nor the reconstruction looks at."""
+    begin = max(settings.plan.images, settings.retrain.images)
+    return batches_of(assembly.unlabeled_images(settings), settings.plan.held_out, settings.retrain.batch_size, begin)
+
+
+def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyCodebook]) -> None:
+    """Store a student; its quantized tensors must still be on their centroids."""
+    check_placed(student, codebooks)
+    if job.grids is not None:
+        student, codebooks = in_units(job.grids, student, codebooks)
+    storage = job.settings.storage
+    student, codebooks = archive.shortened(student, codebooks, storage.centroids, storage.dense)
+    with timed(job.seconds, "store"):
+        job.reports[name] = archive.save(
+            job.folder / f"{name}.h5",
+            student,
+            codebooks,
+            storage=storage.method,
+            architecture=assembly.architecture(job.settings).to_dict(),
+            provenance={
+                "hash": settings_hash(job.settings),
+                "teacher": checksum(job.teacher),
+                "methods": _methods(job.compressed.assignments),
+            },
+        )
+
+
+def _measure_teacher(job: Run) -> None:
+    with timed(job.seconds, "evaluate"):
+        found = _once(job, "test", lambda: outputs(job.teacher, job.test_batches(shard=False))).tensors
+        job.teacher_outputs = found["outputs"]
+        job.accuracy["teacher"] = score(job.teacher_outputs, found["labels"], job.teacher_outputs)
+
+
+def _once(job: Run, images: str, compute: Callable[[], tuple[Tensor, ...]]) -> Shared:
+    """The teacher's outputs on the test images, with labels, or on the unlabeled images: once for all runs."""
+    names = ("outputs", "labels")
+    identity = assembly.outputs_identity(job.settings, checksum(job.teacher), images)
+    found = shared("outputs", identity, lambda: dict(zip(names, compute(), strict=False)))
+    if found.found:
+        console.print(f"The teacher's outputs on the {images} images: kept from an earlier run", highlight=False)
+    return found
+
+
+def _measure(job: Run, name: str) -> None:
+    """The accuracy of a stored student, loaded back from its file."""
+    with timed(job.seconds, "evaluate"):
+        student = archive.load(job.folder / f"{name}.h5").to(memory_format=torch.channels_last)
+        student.to(assembly.device(job.settings))
+        job.accuracy[name] = score(*outputs(student, job.test_batches(shard=False)), job.teacher_outputs)
+
+
+def _retrain(
+    job: Run,
+    name: str,
+    recipe: RetrainConfig,
+    student: nn.Module,
+    codebooks: Mapping[str, AnyCodebook],
+    images: Any,
+    tracker: Tracker,
+) -> Mapping[str, AnyCodebook]:
+    """Train a student in place; the codebooks that it is on afterwards."""
+    common: dict[str, Any] = {
+        "codebooks": codebooks,
+        "only": job.compressed.last_layer() if recipe.trainable == "last_layer" else None,
+        "recipe": recipe,
+        "statistics": recipe.statistics,
+        "workers": job.settings.data.workers,
+        "seed": job.settings.seed,
+        "test": job.test_batches(shard=True),
+        "folder": job.folder / name,
+        "trainer": assembly.trainer(job.settings),
+        "loggers": tracker.loggers(name) if is_main() else (),
+    }
+    begun = job.histories[name].seconds if name in job.histories else 0.0  # a reconstruction's
+    if recipe.method == "conventional":
+        job.histories[name] = retrain_with_labels(student, images, label="retrain with labels", **common)
+        return codebooks
+    common |= {
+        "loss": recipe.loss,
+        "temperature": recipe.temperature,
+        "teacher_outputs": recipe.teacher_outputs,
+        "front": recipe.front,
+        "in_memory": recipe.in_memory,
+        "keep": lambda compute: _outputs_and_saved(_once(job, "unlabeled", lambda: (compute(),))),
+        "label": "retrain without labels",
+    }
+    if recipe.method == "proposed":
+        history = retrain(student, job.teacher, images, **common)
+    else:
+        movement = Movement(recipe.centroid_rate, recipe.latent_rate, together=job.grids is not None)
+        history, codebooks = retrain_codebooks(student, job.teacher, images, movement=movement, **common)
+    job.histories[name] = replace(history, start_seconds=begun)
+    return codebooks
+
+
+def _outputs_and_saved(found: Shared) -> tuple[Tensor, float]:
+    return found.tensors["outputs"], found.seconds if found.found else 0.0
+
+
+def _reconstruct(
+    job: Run, name: str, recipe: RetrainConfig, images: Any
+) -> tuple[nn.Module, Mapping[str, AnyCodebook]]:
+    """retrain=reconstruct: a student whose weights are chosen anew, layer by layer, and its codebooks."""
+    started = time.perf_counter()
+    device = assembly.device(job.settings)
+    batches = [batch.to(device) for batch in batches_of(images, recipe.images, recipe.batch_size)]
+    codebooks: Mapping[str, AnyCodebook]
+    if job.grids is None:
+        student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches)
+    else:
+        found = _at_target(job.settings, job.grids, batches)
+        student, codebooks = found.model, found.codebooks
+    seen = sum(len(batch) for batch in batches)
+    job.histories[name] = History([], time.perf_counter() - started, seen)
+    return student, codebooks
+
+
+def _methods(assignments: Sequence[Assignment]) -> str | dict[str, str]:
+    """How tensors were clustered: by name, or one method for all."""
+    by_name = {a.tensor.name: a.described for a in assignments}
+    return next(iter(by_name.values())) if len(set(by_name.values())) == 1 else by_name
+
+
+def _tracker(job: Run) -> AbstractContextManager[Tracker]:
+    logger = job.settings.logger
+    if not is_main():
+        return nullcontext(Tracker())
+    return tracking(
+        job.folder,
+        logger.name,
+        logger.project,
+        logger.mode,
+        group=job.settings.name,
+        identity=settings_hash(job.settings),
+        settings=all_settings(job.settings),
+    )
+
+
+def _finish(folder: Path, result: dict[str, Any]) -> Path:
+    """Draw, write result.json last, remove checkpoints, show."""
+    draw_run(result, folder / "summary.png")
+    path = write_result(folder, result)
+    for checkpoint in folder.glob("*/last.ckpt"):
+        checkpoint.unlink()
+    print_result(result, folder)
+    return path

@@ -1,0 +1,64 @@
+"""task=sensitivity."""
+
+from pathlib import Path
+from typing import Any
+
+from requant import assembly
+from requant.config import Config
+from requant.data import loader
+from requant.layout import POINTS
+from requant.models import example_input
+from requant.plan import described
+from requant.report import print_result
+from requant.results import write_result
+from requant.sensitivity import Study, Table, grid, measure_all
+from requant.tasks.common import forms, header, timed
+
+
+def measure_sensitivity(settings: Config, folder: Path) -> Path:
+    """The grid's points into points.csv; those that are there already are skipped."""
+    seconds: dict[str, float] = {}
+    network = assembly.architecture(settings)
+    test = loader(assembly.test_images(settings), settings.data.batch_size, shuffle=False, shard=False)
+    with timed(seconds, "teacher"):
+        teacher = assembly.teacher(settings).to(assembly.device(settings))
+        study = Study(
+            teacher,
+            example_input(network),
+            test,
+            method=settings.clustering.method,
+            storage=settings.storage.method,
+            architecture=network.to_dict(),
+            clustering=forms(settings) | assembly.clustering_options(settings),
+        )
+    wanted = settings.sensitivity
+    points = grid(study.tensors, wanted.kinds, wanted.layers, wanted.centroids)
+    origin = header(settings, seconds)
+    table = Table(folder / POINTS, _shared_columns(origin, study))
+    with timed(seconds, "points"):
+        measure_all(study, [point for point in points if point not in table.done], table)
+    size = {"original_bytes": study.original_bytes}
+    result = origin | {"accuracy": {"teacher": study.teacher.to_dict()}, "points": len(table), **size}
+    path = write_result(folder, result)
+    print_result(result, folder)
+    return path
+
+
+def _shared_columns(header: dict[str, Any], study: Study) -> dict[str, Any]:
+    """Where a point's row comes from."""
+    config, versions, machine = header["config"], header["versions"], header["machine"]
+    return {
+        "teacher_correct": study.teacher.correct,
+        "original_bytes": study.original_bytes,
+        "model": config["model"]["name"],
+        "data": config["data"]["name"],
+        "clustering": described(
+            **{key: config["clustering"][key] for key in ("method", "granularity", "block", "split")}
+        ),
+        "storage": config["storage"]["method"],
+        "seed": config["seed"],
+        "hash": header["hash"],
+        "git": header["git"],
+        "versions": " ".join(f"{name}={versions[name]}" for name in ("requant", "python", "torch", "numpy", "h5py")),
+        "machine": f"{machine['cpu']}, {machine['threads']} threads",
+    }

@@ -12,7 +12,7 @@ SMOKE := fig07-smoke fig08-smoke fig09-smoke fig15-smoke fig16-smoke
 PHOTOS := $(if $(SCALE),,$(if $(REQUANT_PHOTOS),unlabeled=folder unlabeled.root=$(REQUANT_PHOTOS)))
 
 .PHONY: help setup demo test test-all test-slurm check format bench teachers report sync clean
-.PHONY: figures tables tables-runs photographs photographs-runs $(FIGURES) $(FIGURES:%=%-runs) $(SMOKE)
+.PHONY: figures tables tables-runs cases-runs photographs photographs-runs $(FIGURES) $(FIGURES:%=%-runs) $(SMOKE)
 .DEFAULT_GOAL := help
 
 help:  ## list every target
@@ -71,12 +71,20 @@ figures: setup  ## draw every figure whose results.csv is committed (experiments
 tables: setup  ## the headline table and the machine, ours beside the paper's: experiments/tables
 	$(PY) -m requant.figures tables
 
-# The case studies three times each, as the paper has them, and with reconstruction in the place of its training, and before it.
-tables-runs: setup
-	for case in vgg16_cifar10 resnet50_cifar10; do \
-	  $(PY) run.py -m experiment=$$case seed=0,1,2 $(PHOTOS) && \
-	  $(PY) run.py -m experiment=$$case retrain=reconstruct seed=0,1,2 retrain@baseline=none $(PHOTOS) || exit 1; \
-	done
+# The case studies, three seeds each: the paper's two ways of retraining, reconstruction instead of training, and the best of ours.
+CASE := $(or $(SCALE),cifar10)
+SEEDS := seed=0,1,2
+RECONSTRUCT := $(SEEDS) retrain=reconstruct retrain.images=8192 retrain@baseline=none
+AUTO := $(SEEDS) retrain=reconstruct retrain.images=1024 retrain@baseline=none plan=auto storage=entropy
+cases-runs: setup
+	$(PY) run.py -m experiment=vgg16_$(CASE) $(SEEDS) $(TREES) $(PHOTOS)
+	$(PY) run.py -m experiment=vgg16_$(CASE) $(RECONSTRUCT) $(TREE) $(PHOTOS)
+	$(PY) run.py -m experiment=vgg16_$(CASE) $(AUTO) target.reduction=0.95 $(TREE) $(PHOTOS)
+	$(PY) run.py -m experiment=resnet50_$(CASE) centroids=16,256 $(SEEDS) $(TREES) $(PHOTOS)
+	$(PY) run.py -m experiment=resnet50_$(CASE) centroids=16,256 $(RECONSTRUCT) $(TREE) $(PHOTOS)
+	$(PY) run.py -m experiment=resnet50_$(CASE) $(AUTO) target.reduction=0.9 $(TREE) $(PHOTOS)
+
+tables-runs: cases-runs
 	$(PY) -m requant.figures tables --collect
 
 # make fig07 draws one figure; make fig07-runs does its runs, or goes on with them, and collects experiments/fig07*/results.csv.
@@ -108,12 +116,7 @@ fig14-runs: setup
 	$(PY) run.py -m experiment=fig14_resnet50$(AT) centroids=16,32,64,128,256 $(TREE) $(PHOTOS)
 	$(PY) -m requant.figures $(SCALED) collect fig14
 
-fig15-runs fig16-runs: setup
-	for network in vgg16 resnet50; do \
-	  $(PY) run.py -m experiment=fig15_16_$${network}$(AT) seed=0,1,2 $(TREES) $(PHOTOS) && \
-	  $(PY) run.py -m experiment=fig15_16_$${network}$(AT) retrain=reconstruct retrain.images=8192 retrain@baseline=none \
-	    seed=0,1,2 $(TREE) $(PHOTOS) || exit 1; \
-	done
+fig15-runs fig16-runs: cases-runs
 	$(PY) -m requant.figures $(SCALED) collect $(@:-runs=)
 
 photographs-runs: setup
@@ -139,7 +142,7 @@ fig09-smoke: setup
 	$(SMOKE_DRAW) draw fig09
 
 fig15-smoke fig16-smoke: setup
-	$(SMOKE_RUN) name=fig15_16_vgg16
+	$(SMOKE_RUN) name=vgg16_cifar10
 	$(SMOKE_DRAW) collect $(@:-smoke=) --runs outputs/smoke
 	$(SMOKE_DRAW) draw $(@:-smoke=)
 

@@ -16,9 +16,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache, out = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("runs")
     study = (*QUICK, "name=fig07_08_vgg16", "task=sensitivity", "sensitivity.layers=[each,2-8]")
     run(cache, out, *study, "sensitivity.centroids=[2,32]")
-    run(cache, out, *QUICK, "name=fig15_16_vgg16")
-    (out / "fig15_16_vgg16").rename(out / "fig09_vgg16")
-    (out / "fig15_16_vgg16").symlink_to(out / "fig09_vgg16")
+    run(cache, out, *QUICK, "name=vgg16_cifar10")
+    (out / "vgg16_cifar10").rename(out / "fig09_vgg16")
+    (out / "vgg16_cifar10").symlink_to(out / "fig09_vgg16")
     return out
 
 

@@ -138,7 +138,7 @@ def test_a_reconstruction_is_one_step(tmp_path: Path) -> None:
 def test_both_networks_and_all_ways_are_drawn(name: str, scale: str | None, tmp_path: Path) -> None:
     for network, study in zip(("vgg16_cifar", "resnet50_cifar_s2"), STUDIES[name].runs, strict=True):
         for way, epochs in (("proposed", 2), ("reconstruct", 0)):
-            folder = tmp_path / "runs" / (f"{study}_{scale}" if scale else study) / way
+            folder = tmp_path / "runs" / (f"{study.removesuffix('_cifar10')}_{scale}" if scale else study) / way
             folder.mkdir(parents=True)
             made = result(way, epochs=epochs)
             made["config"]["model"]["name"] = network

@@ -22,7 +22,7 @@ _VGG_LARGE = ("14", "15", "14-15")
 _VGG_TELLING = ("1", "2", "8", "14-15")
 _RESNET_SHOWN = ("2-10", "11-22", "23-40", "41-49", "13-49")
 _PHOTOGRAPHS = ("photographs_vgg16", "photographs_resnet50")
-_RETRAININGS = ("fig15_16_vgg16", "fig15_16_resnet50")
+_RETRAININGS = ("vgg16_cifar10", "resnet50_cifar10")
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,12 @@ def _resnet_accuracy(table: pd.DataFrame) -> Figure:
 
 
 def _both(draw: Callable[[Mapping[str, Case]], Figure], table: pd.DataFrame) -> Figure:
-    """Of the networks that there are rows of."""
-    cases = {
-        ("ResNet-50" if resnet else "VGG-16"): (rows, RESNET50 if resnet else VGG16)
-        for resnet, rows in table.groupby(table["model"].str.startswith("resnet50"))
-    }
+    """Of the networks that there are rows of, at the smallest k: there most is to be won back."""
+    cases: dict[str, Case] = {}
+    for resnet, rows in table.groupby(table["model"].str.startswith("resnet50")):
+        network, reported = ("ResNet-50", RESNET50) if resnet else ("VGG-16", VGG16)
+        k = rows["centroids"].min()
+        cases[f"{network}, k = {k}"] = rows[rows["centroids"] == k], reported
     return draw(cases)
 
 

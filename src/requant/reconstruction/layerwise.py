@@ -17,7 +17,7 @@ from requant.evaluation import evaluating
 from requant.progress import bar, console
 from requant.reconstruction.graph import NORMS, Layer, Walk, batches_that_fit, layers, side_by_side, trace
 from requant.reconstruction.least_squares import solved
-from requant.reconstruction.moments import second_moments
+from requant.reconstruction.moments import JointMoments, joint_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import divergence
 from requant.reconstruction.statistics import correction, mean_and_variance
@@ -71,13 +71,13 @@ def reconstruct(
         task = progress.add_task("reconstruct", total=len(known))
         room = batches_that_fit(original, graph, images[0], MOST_BYTES)
         first = images[: min(room.values())]
-        teacher_walk, student_walk = Walk(original, graph, first), Walk(student, graph, first)
+        walks = teacher_walk, student_walk = Walk(original, graph, first), Walk(student, graph, first)
         for node in side_by_side(teacher_walk, student_walk, images[len(first) :], room):
             layer = known.get(node)
             if layer is not None and layer.weight in found:
-                found[layer.weight] = _rounded(original, student_walk, node, layer, found[layer.weight], damping)
+                found[layer.weight] = _rounded(original, walks, node, layer, codebooks, damping)
             elif layer is not None:
-                _solve(teacher_walk, student_walk, node, layer, codebooks, damping)
+                _solve(walks, node, layer, codebooks, damping)
             student_walk.compute(node)
             if layer is not None:
                 _correct_bias(teacher_walk, student_walk, node, layer, codebooks)
@@ -111,30 +111,44 @@ def best_damping(original: nn.Module, codebooks: Mapping[str, AnyCodebook], batc
 
 
 def _rounded(
-    original: nn.Module, walk: Walk, node: fx.Node, layer: Layer, codebook: Codebook, damping: float
+    original: nn.Module,
+    walks: tuple[Walk, Walk],
+    node: fx.Node,
+    layer: Layer,
+    codebooks: Mapping[str, AnyCodebook],
+    damping: float,
 ) -> Codebook:
     """The codebook with new indices, which the student's weight follows."""
-    weight = original.get_parameter(layer.weight)
-    moments = second_moments(layer, weight, walk.values[cast(fx.Node, node.args[0])])
-    indices = compensated_indices(weight, moments, torch.from_numpy(codebook.centroids).to(weight.device), damping)
+    weight, codebook = original.get_parameter(layer.weight), scalars(codebooks, "reconstruction")[layer.weight]
+    moments = _moments(weight, walks, node, layer, codebooks)
+    centroids = torch.from_numpy(codebook.centroids).to(weight.device)
+    indices = compensated_indices(solved(weight, moments, damping), moments.second, centroids, damping)
     found: Any = indices.cpu().numpy().astype(index_dtype(codebook.k))
     rounded = Codebook(codebook.centroids, found)
-    place(walk.model, {layer.weight: rounded})
+    place(walks[1].model, {layer.weight: rounded})
     return rounded
 
 
 def _solve(
-    teacher: Walk, student: Walk, node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook], damping: float
+    walks: tuple[Walk, Walk], node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook], damping: float
 ) -> None:
     """Set a weight that has no codebook by least squares, unless inputs and bias are still the teacher's."""
-    inputs, quantized_bias = cast(fx.Node, node.args[0]), layer.bias in codebooks
-    pairs = zip(teacher.values[inputs], student.values[inputs], strict=True)
-    if not quantized_bias and all(torch.equal(*pair) for pair in pairs):
+    pairs = zip(*(walk.values[cast(fx.Node, node.args[0])] for walk in walks), strict=True)
+    if layer.bias not in codebooks and all(torch.equal(*pair) for pair in pairs):
         return
-    weight = student.model.get_parameter(layer.weight)
+    weight = walks[1].model.get_parameter(layer.weight)
+    weight.copy_(solved(weight, _moments(weight, walks, node, layer, codebooks), damping))
+
+
+def _moments(
+    weight: Tensor, walks: tuple[Walk, Walk], node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook]
+) -> JointMoments:
+    """Of what the student's layer sees and the teacher's outputs."""
+    teacher, student = walks
     bias = None if layer.bias is None else student.model.get_parameter(layer.bias)
-    free_mean = layer.norm is not None or (layer.bias is not None and not quantized_bias)
-    weight.copy_(solved(layer, weight, bias, student.values[inputs], teacher.values[node], damping, free_mean))
+    free_mean = layer.norm is not None or (layer.bias is not None and layer.bias not in codebooks)
+    inputs = student.values[cast(fx.Node, node.args[0])]
+    return joint_moments(layer, weight, bias, inputs, teacher.values[node], free_mean)
 
 
 def _is_norm(model: nn.Module, node: fx.Node, codebooks: Mapping[str, AnyCodebook]) -> bool:

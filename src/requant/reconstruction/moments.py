@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,58 @@ def second_moments(layer: Layer, weight: Tensor, inputs: Sequence[Tensor]) -> Te
         total.baddbmm_(rows.transpose(1, 2), rows)
         count += rows.shape[1]
     return total / count
+
+
+@dataclass(frozen=True)
+class JointMoments:
+    """Of what a layer sees, x, and of what its outputs lack, e.
+
+    Attributes:
+        second: (groups, C, C) E[x x^T], float64.
+        cross: (groups, C, out / groups) E[x e^T], float64.
+        scale: (groups,) the mean over C of E[x^2]; 1 where nothing comes in.
+
+    """
+
+    second: Tensor
+    cross: Tensor
+    scale: Tensor
+
+
+def joint_moments(
+    layer: Layer, weight: Tensor, bias: Tensor | None, inputs: Sequence[Tensor], wanted: Sequence[Tensor], centred: bool
+) -> JointMoments:
+    """Moments of a layer's inputs together with the outputs' errors, e = y - W x - b, at sampled positions.
+
+    Args:
+        layer: a convolution or a linear layer.
+        weight: W, (out, ...).
+        bias: b, (out,); None: there is none.
+        inputs: batches of what comes in.
+        wanted: batches of y, the outputs that there should be.
+        centred: moments about the means (but for `scale`), for a layer whose outputs' means will be set afterwards.
+
+    """
+    size, out = weight[0].numel(), len(weight) // layer.groups
+    flat = weight.reshape(layer.groups, out, size)
+    offset = 0.0 if bias is None else bias.reshape(layer.groups, 1, out)
+    second = torch.zeros(layer.groups, size, size, dtype=torch.float64, device=weight.device)
+    cross = torch.zeros(layer.groups, size, out, dtype=torch.float64, device=weight.device)
+    mean, lacking = torch.zeros_like(second[:, :, :1]), torch.zeros_like(cross[:, :1])
+    count, rows = 0, rows_a_batch(weight, len(inputs))
+    for position, (x, y) in enumerate(zip(inputs, wanted, strict=True)):
+        seen = sampled_inputs(layer, weight, x, rows, position)
+        errors = sampled_outputs(layer, weight, y, rows, position) - seen @ flat.transpose(1, 2) - offset
+        second += seen.transpose(1, 2) @ seen
+        cross += seen.transpose(1, 2) @ errors
+        mean += seen.sum(1)[:, :, None]
+        lacking += errors.sum(1, keepdim=True)
+        count += seen.shape[1]
+    second, cross, mean, lacking = second / count, cross / count, mean / count, lacking / count
+    scale = second.diagonal(dim1=1, dim2=2).mean(1)
+    if centred:
+        second, cross = second - mean @ mean.transpose(1, 2), cross - mean @ lacking
+    return JointMoments(second, cross, torch.where(scale > 0, scale, torch.ones_like(scale)))
 
 
 def rows_a_batch(weight: Tensor, batches: int) -> int:

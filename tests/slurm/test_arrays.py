@@ -124,7 +124,7 @@ from requant.pool import Command
 from requant.slurm import Request, launching, run_all
 launching.POLL = 0.3
 folder = Path(sys.argv[1])
-code = f"echo run >> {folder}/runs; sleep 4"
+code = f"echo run >> {folder}/runs; until [ -e {folder}/go ]; do sleep 0.1; done"
 commands = [Command(name, ["sh", "-c", code], dict(os.environ), folder / f"{name}.log") for name in "ab"]
 print([outcome.code for outcome in run_all(commands, Request(time="5"))])
 """
@@ -139,8 +139,11 @@ def test_the_next_start_waits_for_the_jobs_that_a_killed_one_left_in_the_queue(t
     until(lambda: (tmp_path / "runs").exists())
     first.kill()
     first.communicate()
-    printed, _ = start(tmp_path).communicate()
-    assert "2 jobs of an earlier start are in Slurm's queue" in printed
+    second = start(tmp_path)
+    assert second.stdout is not None
+    assert "2 jobs of an earlier start are in Slurm's queue" in second.stdout.readline()
+    (tmp_path / "go").touch()
+    printed, _ = second.communicate()
     assert "[0, 0]" in printed
     assert (tmp_path / "runs").read_text() == "run\n" * 2
 

@@ -17,7 +17,7 @@ from requant.evaluation import evaluating
 from requant.progress import bar, console
 from requant.reconstruction.graph import NORMS, Layer, Walk, batches_that_fit, layers, side_by_side, trace
 from requant.reconstruction.least_squares import solved
-from requant.reconstruction.moments import JointMoments, joint_moments, mean_of
+from requant.reconstruction.moments import JointMoments, joint_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import divergence
 from requant.reconstruction.statistics import correction, mean_and_variance
@@ -25,7 +25,6 @@ from requant.reconstruction.statistics import correction, mean_and_variance
 MOST_BYTES = 4 << 30  # of activations in memory, teacher's and student's
 DAMPINGS = (0.01, 0.1, 1.0)
 MOST_TRIED = 1024  # images on which the damping is chosen
-FOLDS = 2  # of the images, each solved for with the damping that suits the other
 GAIN = 0.4  # of the way from the teacher's deviations to its gain
 
 
@@ -78,7 +77,7 @@ def reconstruct(
             if layer is not None and layer.weight in found:
                 found[layer.weight] = _rounded(original, walks, node, layer, codebooks, damping)
             elif layer is not None:
-                _solve(walks, node, layer, codebooks)
+                _solve(walks, node, layer, codebooks, damping)
             student_walk.compute(node)
             if layer is not None:
                 _correct_bias(teacher_walk, student_walk, node, layer, codebooks)
@@ -121,36 +120,35 @@ def _rounded(
 ) -> Codebook:
     """The codebook with new indices, which the student's weight follows."""
     weight, codebook = original.get_parameter(layer.weight), scalars(codebooks, "reconstruction")[layer.weight]
-    folds = _moments(weight, walks, node, layer, codebooks)
+    moments = _moments(weight, walks, node, layer, codebooks)
     centroids = torch.from_numpy(codebook.centroids).to(weight.device)
-    indices = compensated_indices(solved(weight, folds), mean_of(folds).second, centroids, damping)
+    indices = compensated_indices(solved(weight, moments, damping), moments.second, centroids, damping)
     found: Any = indices.cpu().numpy().astype(index_dtype(codebook.k))
     rounded = Codebook(codebook.centroids, found)
     place(walks[1].model, {layer.weight: rounded})
     return rounded
 
 
-def _solve(walks: tuple[Walk, Walk], node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook]) -> None:
+def _solve(
+    walks: tuple[Walk, Walk], node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook], damping: float
+) -> None:
     """Set a weight that has no codebook by least squares, unless inputs and bias are still the teacher's."""
     pairs = zip(*(walk.values[cast(fx.Node, node.args[0])] for walk in walks), strict=True)
     if layer.bias not in codebooks and all(torch.equal(*pair) for pair in pairs):
         return
     weight = walks[1].model.get_parameter(layer.weight)
-    weight.copy_(solved(weight, _moments(weight, walks, node, layer, codebooks)))
+    weight.copy_(solved(weight, _moments(weight, walks, node, layer, codebooks), damping))
 
 
 def _moments(
     weight: Tensor, walks: tuple[Walk, Walk], node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook]
-) -> list[JointMoments]:
-    """Of what the student's layer sees and the teacher's outputs, in every other batch each."""
+) -> JointMoments:
+    """Of what the student's layer sees and the teacher's outputs."""
     teacher, student = walks
     bias = None if layer.bias is None else student.model.get_parameter(layer.bias)
     free_mean = layer.norm is not None or (layer.bias is not None and layer.bias not in codebooks)
-    inputs, wanted = student.values[cast(fx.Node, node.args[0])], teacher.values[node]
-    return [
-        joint_moments(layer, weight, bias, inputs[fold::FOLDS], wanted[fold::FOLDS], free_mean)
-        for fold in range(min(FOLDS, len(inputs)))
-    ]
+    inputs = student.values[cast(fx.Node, node.args[0])]
+    return joint_moments(layer, weight, bias, inputs, teacher.values[node], free_mean)
 
 
 def _is_norm(model: nn.Module, node: fx.Node, codebooks: Mapping[str, AnyCodebook]) -> bool:

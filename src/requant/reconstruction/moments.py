@@ -89,12 +89,6 @@ def joint_moments(
     return JointMoments(second, cross, torch.where(scale > 0, scale, torch.ones_like(scale)))
 
 
-def mean_of(moments: Sequence[JointMoments]) -> JointMoments:
-    """Of as many images each, each about its own mean."""
-    fields = ("second", "cross", "scale")
-    return JointMoments(*(torch.stack([getattr(m, name) for m in moments]).mean(0) for name in fields))
-
-
 def rows_a_batch(weight: Tensor, batches: int) -> int:
     """How many outputs' inputs are looked at in each of so many batches."""
     return max(1, max(LEAST_ROWS, ROWS_A_VALUE * weight[0].numel()) // batches)

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from requant.figures.paper import Case
 from requant.figures.style import COLOURS, COLUMN, MARKERS, PAGE, PAPER, WAYS, label_lines
 
+MOST_POINTS = 10.0  # below the teacher that are shown, where training begins lower still
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 
 
@@ -42,7 +43,7 @@ def draw_against(cases: Mapping[str, Case]) -> Figure:
     The mean over seeds and, where there are several, all between least and greatest; a reconstruction is a point. The
     paper's final accuracies are marked, each as its distance from the paper's own teacher.
     """
-    figure = Figure(figsize=(PAGE if len(cases) > 1 else COLUMN, 2.6), layout="constrained")
+    figure = Figure(figsize=(PAGE if len(cases) > 1 else COLUMN, 2.8), layout="constrained")
     panels = figure.subplots(1, len(cases), squeeze=False)[0]
     for axes, (network, (curves, reported)) in zip(panels, cases.items(), strict=True):
         for way, name in WAYS.items():
@@ -52,10 +53,19 @@ def draw_against(cases: Mapping[str, Case]) -> Figure:
             axes.plot([last], [_teacher(curves) + getattr(reported, way) - reported.teacher], **PAPER)
         _draw_teacher(axes, curves)
         _label(axes, curves)
+        _show_the_end(axes, curves)
         axes.set_title(network)
         axes.set_xlabel(f"images seen, thousands ({curves['seed'].nunique()} seeds; stars: the paper)")
-    panels[0].legend(frameon=False, loc="lower right", fontsize=7)
+    panels[-1].legend(frameon=False, loc="lower right", fontsize=7)
     return figure
+
+
+def _show_the_end(axes: Axes, curves: pd.DataFrame) -> None:
+    """Where a network begins far below, leave that out and say so."""
+    begin, floor = float(_top1(curves[curves["epoch"] == 0]).mean()), _teacher(curves) - MOST_POINTS
+    if begin < floor:
+        axes.set_ylim(floor, _teacher(curves) + 1)
+        axes.annotate(f"quantized: {begin:.1f} %", (0, floor), (2, 3), textcoords="offset points", fontsize=6.5)
 
 
 def _draw_way(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:

@@ -37,8 +37,12 @@ def points(folder: Path) -> pd.DataFrame:
 
 
 def curves(folder: Path) -> pd.DataFrame:
-    """A row for each epoch of each retraining below a folder; epoch 0 is the quantized network before it."""
-    rows = [row for path in sorted(folder.rglob(RESULT)) for row in _epochs(json.loads(path.read_text()))]
+    """A row for each epoch of each retraining below a folder; epoch 0 is the quantized network before it.
+
+    Runs of plan=auto, which have no k, are left out.
+    """
+    results = [json.loads(path.read_text()) for path in sorted(folder.rglob(RESULT))]
+    rows = [row for result in results if result["config"]["plan"]["method"] != "auto" for row in _epochs(result)]
     if not rows:
         raise UserError(f"there is no {RESULT} with a retraining below {folder}: run the study first")
     return pd.DataFrame(rows).sort_values(["centroids", "retrain", "seed", "epoch"], kind="stable", ignore_index=True)

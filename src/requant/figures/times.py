@@ -11,17 +11,17 @@ from requant.figures.style import COLOURS, COLUMN, HATCHES, PAGE, WAYS
 
 NEAR = 0.1
 """Points of top-1 from the final accuracy that count as there."""
-_COLUMNS = {"to the end": "end", f"to {NEAR} points from the final top-1": "near"}
+_COLUMNS = {"to the end": "end", f"to {NEAR} points\nfrom the final top-1": "near"}
 
 
 def draw_times(cases: Mapping[str, Case]) -> Figure:
     """Seconds to the end, and to within 0.1 points of the final accuracy: means over the runs, a dot a run."""
-    figure = Figure(figsize=(PAGE if len(cases) > 1 else COLUMN, 2.4), layout="constrained")
+    figure = Figure(figsize=(PAGE if len(cases) > 1 else COLUMN, 2.8), layout="constrained")
     panels = figure.subplots(1, len(cases), squeeze=False)[0]
     for axes, (network, (curves, reported)) in zip(panels, cases.items(), strict=True):
         _draw_network(axes, _times(curves))
         axes.set_title(f"{network} (paper: −{reported.time_saved} %)")
-    panels[0].legend(frameon=False, fontsize=7)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(WAYS), frameon=False)
     return figure
 
 
@@ -34,7 +34,7 @@ def _draw_network(axes: Axes, times: pd.DataFrame) -> None:
             x = place + width * (position - (len(ways) - 1) / 2)
             _draw_bar(axes, x, 0.95 * width, seconds, WAYS[way], way if place == 0 else None)
     axes.set_xticks(range(len(_COLUMNS)), list(_COLUMNS))
-    axes.set_ylabel(f"seconds of retraining ({len(times) // len(ways)} runs each)")
+    axes.set_ylabel(f"seconds ({len(times) // len(ways)} runs each)")
 
 
 def _draw_bar(axes: Axes, x: float, width: float, seconds: pd.Series, name: str, label: str | None) -> None:

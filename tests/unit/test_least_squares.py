@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from requant.compression import check_placed, compress
 from requant.models import Architecture, build
-from requant.reconstruction import reconstruct
+from requant.reconstruction import layerwise, reconstruct
 from requant.reconstruction.graph import Layer
 from requant.reconstruction.least_squares import solved
 from requant.reconstruction.moments import joint_moments
@@ -138,3 +138,13 @@ def test_what_lies_before_the_first_quantized_layer_stays() -> None:
     before, after = copy.deepcopy(model).state_dict(), student.state_dict()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert changed == [f"classifier.{i}.{kind}" for i in (0, 3, 6) for kind in ("weight", "bias")]
+
+
+def test_solving_before_rounding_comes_nearer_than_rounding_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batches, held_out = biased_vgg(), [images(64, seed) for seed in range(4)], images(64, 9)
+    plain = compress(model, [{"kind": "weight", "centroids": 4}], torch.zeros(1, 3, 32, 32))
+    student, codebooks = reconstruct(model, plain.codebooks, batches, damping=0.1)
+    check_placed(student, codebooks)
+    monkeypatch.setattr(layerwise, "solved", lambda weight, moments, damping: weight)
+    rounded, _ = reconstruct(model, plain.codebooks, batches, damping=0.1)
+    assert divergence(student, model, held_out) < 0.8 * divergence(rounded, model, held_out)

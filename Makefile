@@ -75,10 +75,12 @@ tables: setup  ## the headline table and the machine, ours beside the paper's: e
 CASE := $(or $(SCALE),cifar10)
 SEEDS := seed=0,1,2
 RECONSTRUCT := $(SEEDS) retrain=reconstruct retrain.images=8192 retrain@baseline=none
-AUTO := $(SEEDS) retrain=reconstruct retrain.images=1024 retrain@baseline=none plan=auto storage=entropy
+STARTED := $(SEEDS) retrain.start=reconstruct retrain.images=8192 retrain.learning_rate=0.005 retrain@baseline=none
+AUTO := $(SEEDS) retrain=reconstruct retrain.images=1024 retrain@baseline=none plan=auto plan.images=256 storage=entropy
 cases-runs: setup
 	$(PY) run.py -m experiment=vgg16_$(CASE) $(SEEDS) $(TREES) $(PHOTOS)
 	$(PY) run.py -m experiment=vgg16_$(CASE) $(RECONSTRUCT) $(TREE) $(PHOTOS)
+	$(PY) run.py -m experiment=vgg16_$(CASE) $(STARTED) $(TREE) $(PHOTOS)
 	$(PY) run.py -m experiment=vgg16_$(CASE) $(AUTO) target.reduction=0.95 $(TREE) $(PHOTOS)
 	$(PY) run.py -m experiment=resnet50_$(CASE) centroids=16,256 $(SEEDS) $(TREES) $(PHOTOS)
 	$(PY) run.py -m experiment=resnet50_$(CASE) centroids=16,256 $(RECONSTRUCT) $(TREE) $(PHOTOS)

@@ -151,6 +151,16 @@ def test_both_networks_and_all_ways_are_drawn(name: str, scale: str | None, tmp_
         assert drawn.width == round(200 * PAGE)
 
 
+def test_runs_of_ways_that_are_not_drawn_are_not_counted(tmp_path: Path) -> None:
+    for place, start in enumerate(("cluster", "reconstruct")):
+        folder = tmp_path / "runs" / STUDIES["fig16"].runs[0] / str(place)
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(result("proposed", start)))
+    rows = curves(tmp_path / "runs")
+    (axes,) = STUDIES["fig16"].draw(rows).axes
+    assert axes.get_ylabel() == "seconds (1 runs each)"
+
+
 def test_the_headline_has_means_over_seeds_and_the_papers_values(tmp_path: Path) -> None:
     for seed, correct in enumerate((70, 80)):
         made = result("proposed")

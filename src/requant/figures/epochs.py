@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from requant.figures.paper import Case
-from requant.figures.style import COLOURS, COLUMN, MARKERS, PAGE, PAPER, WAYS, label_lines
+from requant.figures.style import COLOURS, COLUMN, MARKERS, PAPER, WAYS, label_lines, side_by_side
 
 MOST_POINTS = 10.0  # below the teacher that are shown, where training begins lower still
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
@@ -43,8 +43,7 @@ def draw_against(cases: Mapping[str, Case]) -> Figure:
     The mean over seeds and, where there are several, all between least and greatest; a reconstruction is a point. The
     paper's final accuracies are marked, each as its distance from the paper's own teacher.
     """
-    figure = Figure(figsize=(PAGE if len(cases) > 1 else COLUMN, 2.8), layout="constrained")
-    panels = figure.subplots(1, len(cases), squeeze=False)[0]
+    figure, panels = side_by_side(len(cases), 2.8)
     for axes, (network, (curves, reported)) in zip(panels, cases.items(), strict=True):
         for way, name in WAYS.items():
             _draw_way(axes, curves[curves["retrain"] == way], name, way)

@@ -12,7 +12,7 @@ from matplotlib.ticker import NullLocator
 from requant.errors import UserError
 from requant.figures.headline import networks
 from requant.figures.paper import Case
-from requant.figures.style import COLOURS, COLUMN, MARKERS, PAGE, WAYS
+from requant.figures.style import COLOURS, MARKERS, WAYS, side_by_side
 from requant.layout import RESULT
 
 _LINES = {"proposed": "-", "reconstruct": "--"}
@@ -32,8 +32,7 @@ def by_photographs(folder: Path) -> pd.DataFrame:
 
 def draw_photographs(cases: Mapping[str, Case]) -> Figure:
     """Top-1 against the number of distinct photographs, a panel a network; all between the least and greatest seed."""
-    figure = Figure(figsize=(PAGE if len(cases) > 1 else COLUMN, 2.6), layout="constrained")
-    panels = figure.subplots(1, len(cases), squeeze=False)[0]
+    figure, panels = side_by_side(len(cases), 2.6)
     for axes, (network, (rows, _)) in zip(panels, cases.items(), strict=True):
         _draw_network(axes, rows)
         axes.set_title(network)

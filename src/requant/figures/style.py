@@ -57,6 +57,12 @@ def style() -> Iterator[None]:
         yield
 
 
+def side_by_side(panels: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels, as wide as a column where there is one, as a page where there are more; inches."""
+    figure = Figure(figsize=(PAGE if panels > 1 else COLUMN, height), layout="constrained")
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
 def save(figure: Figure, folder: Path, name: str = "figure") -> list[Path]:
     """Write <name>.png and <name>.pdf, the same bytes for the same figure; returns their paths."""
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]

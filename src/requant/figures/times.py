@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from requant.figures.paper import Case
-from requant.figures.style import COLOURS, COLUMN, HATCHES, PAGE, WAYS
+from requant.figures.style import COLOURS, HATCHES, WAYS, side_by_side
 
 NEAR = 0.1
 """Points of top-1 from the final accuracy that count as there."""
@@ -16,10 +16,9 @@ _COLUMNS = {"to the end": "end", f"to {NEAR} points\nfrom the final top-1": "nea
 
 def draw_times(cases: Mapping[str, Case]) -> Figure:
     """Seconds to the end, and to within 0.1 points of the final accuracy: means over the runs, a dot a run."""
-    figure = Figure(figsize=(PAGE if len(cases) > 1 else COLUMN, 2.8), layout="constrained")
-    panels = figure.subplots(1, len(cases), squeeze=False)[0]
+    figure, panels = side_by_side(len(cases), 2.8)
     for axes, (network, (curves, reported)) in zip(panels, cases.items(), strict=True):
-        _draw_network(axes, _times(curves))
+        _draw_network(axes, _times(curves[curves["retrain"].isin(list(WAYS))]))
         axes.set_title(f"{network} (paper: −{reported.time_saved} %)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(WAYS), frameon=False)
     return figure

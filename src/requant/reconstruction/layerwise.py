@@ -33,9 +33,10 @@ def reconstruct(
 ) -> tuple[nn.Module, dict[str, Codebook]]:
     """A student on the same centroids, whose weights are chosen among them so that it computes what the original does.
 
-    Each layer sees what the student's layers before it make of the images. Its weights are rounded one after another,
-    errors made up for by those to come (`rounding`); weights without a codebook are set by least squares, where what
-    they see has changed (`least_squares`). Then the batch norm behind it, or its bias, is set so that its
+    Each layer sees what the student's layers before it make of the images. Its weights are solved for: those that make
+    the original's outputs of that (`least_squares`). Then they are rounded one after another, errors made up for by
+    those to come (`rounding`); weights without a codebook stay the solution, or as they were where nothing before them
+    has changed. Then the batch norm behind it, or its bias, is set so that its
     outputs have the original's mean (and deviation) in each channel. What has a codebook and is no layer's weight
     stands still. No label is used, and nothing is trained by gradients.
 
@@ -47,7 +48,7 @@ def reconstruct(
         codebooks: by name; their centroids are kept, their indices are where those of layers that cannot be followed
             (called more than once, or of other types than convolutions and linear layers) stay.
         batches: images (N, C, H, W), without labels.
-        damping: of the inputs' moments (`rounding`); None: the best of three (`best_damping`).
+        damping: of the inputs' moments, in solving and in rounding; None: the best of three (`best_damping`).
 
     Returns:
         The student and its codebooks.
@@ -75,7 +76,7 @@ def reconstruct(
         for node in side_by_side(teacher_walk, student_walk, images[len(first) :], room):
             layer = known.get(node)
             if layer is not None and layer.weight in found:
-                found[layer.weight] = _rounded(original, walks, node, layer, codebooks, damping)
+                found[layer.weight] = _rounded(original, walks, node, layer, found, damping)
             elif layer is not None:
                 _solve(walks, node, layer, codebooks, damping)
             student_walk.compute(node)
@@ -99,10 +100,11 @@ def best_damping(original: nn.Module, codebooks: Mapping[str, AnyCodebook], batc
         return DAMPINGS[-1]
     seen, others = batches[:-held_out], batches[-held_out:]
     found = {}
+    with evaluating(original), torch.inference_mode():
+        wanted = [original(batch).log_softmax(1) for batch in others]
     for damping in DAMPINGS:
         student, _ = reconstruct(original, codebooks, seen, damping)
-        with evaluating(original), evaluating(student), torch.inference_mode():
-            wanted = [original(batch).log_softmax(1) for batch in others]
+        with evaluating(student), torch.inference_mode():
             found[damping] = divergence(wanted, [student(batch) for batch in others])
     best = min(found, key=found.__getitem__)
     tried = ", ".join(f"{value:.4f} with {damping:g}" for damping, value in found.items())
@@ -115,11 +117,11 @@ def _rounded(
     walks: tuple[Walk, Walk],
     node: fx.Node,
     layer: Layer,
-    codebooks: Mapping[str, AnyCodebook],
+    codebooks: Mapping[str, Codebook],
     damping: float,
 ) -> Codebook:
     """The codebook with new indices, which the student's weight follows."""
-    weight, codebook = original.get_parameter(layer.weight), scalars(codebooks, "reconstruction")[layer.weight]
+    weight, codebook = original.get_parameter(layer.weight), codebooks[layer.weight]
     moments = _moments(weight, walks, node, layer, codebooks)
     centroids = torch.from_numpy(codebook.centroids).to(weight.device)
     indices = compensated_indices(solved(weight, moments, damping), moments.second, centroids, damping)

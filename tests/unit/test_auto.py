@@ -1,0 +1,121 @@
+"""plan=auto: grids, and the sizes and drops that they are made to meet."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_reconstruction import images, small
+from torch import nn
+
+from requant.auto import Grids, grids, in_units, measured, on_grid
+from requant.compression import Compressed, check_placed
+from requant.errors import UserError
+from requant.reconstruction.sensitivity import divergences
+from requant.targets import fit_drop, fit_size
+
+
+@given(
+    values=st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=50),
+    width=st.floats(1e-6, 1e3),
+)
+def test_grids_hold_zero_and_round_to_the_nearest_step(values: list[float], width: float) -> None:
+    weight = torch.tensor(values)
+    book = on_grid(weight, width)
+    assert book.k % 2 == 1
+    assert book.k <= 255
+    assert book.centroids[book.k // 2] == 0
+    step = max(width, float(weight.abs().max()) / 127.49)
+    assert np.abs(book.dense() - weight.numpy()).max() <= step * 0.5001
+
+
+def example_grids() -> Grids:
+    return grids(small(), torch.zeros(1, 3, 16, 16), images(20).split(1))
+
+
+def entropy_bytes(compressed: Compressed) -> float:
+    return sum(book.entropy_bits * book.indices.size for book in compressed.codebooks.values()) / 8
+
+
+def test_one_image_is_too_few_for_a_plan() -> None:
+    with pytest.raises(UserError, match="two unlabeled images at least"):
+        measured(example_grids(), 0.3, [images(16)])
+
+
+def test_the_network_before_rounding_is_the_same_function() -> None:
+    batch, found = images(8), example_grids()
+    assert torch.allclose(found.base(batch), small()(batch), atol=1e-4)
+    rounded = found.at(0.05)
+    units, books = in_units(found, rounded.model, rounded.codebooks)
+    check_placed(units, books)
+    assert books["stem.weight"].centroids[-1] == books["stem.weight"].k // 2
+    assert torch.allclose(units(batch), rounded.model(batch), atol=0.2)
+    short = units.norm.weight.detach()
+    assert torch.equal(short, short.bfloat16().float())
+
+
+@pytest.mark.parametrize("reconstructed", [False, True])
+def test_a_size_is_met(reconstructed: bool) -> None:
+    found = example_grids()
+    batches = [images(16)] if reconstructed else []
+    result = fit_size(found, lambda compressed: round(entropy_bytes(compressed)) + 500, 700, batches)
+    assert abs(entropy_bytes(result) + 500 - 700) <= (8 if reconstructed else 2)
+    assert [assignment.tensor.layer for assignment in result.assignments] == [1, 2, 3, 4]
+
+
+def test_measured_steps_are_finer_where_the_outputs_move_more() -> None:
+    found = example_grids()
+    better = measured(found, 0.3, [images(16, seed=s) for s in range(4)])
+    changes = {name: better.widths[name] / width for name, width in found.widths.items()}
+    assert min(changes.values()) < 1 < max(changes.values())
+    rounded = found.at(0.3)
+    moves = divergences(found.base, rounded.codebooks, [images(16, seed=s) for s in range(4)], held_out=1)
+    worth = {name: moves[name] / rounded.codebooks[name].indices.size for name in moves}
+    assert min(changes, key=changes.__getitem__) == max(worth, key=worth.__getitem__)
+
+
+def test_a_size_that_cannot_be_had_is_refused() -> None:
+    with pytest.raises(UserError, match=r"set a greater target\.size_mb"):
+        fit_size(example_grids(), lambda compressed: round(entropy_bytes(compressed)) + 5000, 4000)
+
+
+def test_networks_without_layers_and_images_without_effect_are_refused() -> None:
+    with pytest.raises(UserError, match=r"give plan\.rules"):
+        grids(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12)), torch.zeros(1, 3, 2, 2), [])
+    dead = small()
+    nn.init.zeros_(dead.fc.weight)
+    nn.init.zeros_(dead.fc.bias)
+    dead.norm.bias.data.fill_(-100.0)
+    dead.norm2.bias.data.fill_(-100.0)
+    nn.init.constant_(dead.grouped.bias, -1.0)
+    with pytest.raises(UserError, match="no weight that changes the outputs"):
+        grids(dead, torch.zeros(1, 3, 16, 16), images(3).split(1))
+
+
+def test_the_smallest_network_within_a_drop_is_found() -> None:
+    model = small()
+    with torch.no_grad():
+        model.fc.bias -= model(images(64, seed=3)).mean(0)  # so that classes differ from image to image
+    seen, held_out = [images(8)], [images(120, seed=7), images(80, seed=8)]
+    found = grids(model, seen[0][:1], list(seen[0].split(1)))
+    sizes, drops = [], []
+    for most in (0.03, 0.3):
+        compressed = fit_drop(found, most, held_out, seen)
+        check_placed(compressed.model, compressed.codebooks)
+        changed = [(compressed.model(b).argmax(1) != model(b).argmax(1)).float() for b in held_out]
+        drops.append(float(torch.cat(changed).mean()))
+        sizes.append(sum(book.entropy_bits * book.indices.size for book in compressed.codebooks.values()))
+        assert drops[-1] <= most
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_a_drop_that_cannot_be_had_says_what_to_do() -> None:
+    model = small()
+    found = grids(model, images(1), list(images(4).split(1)))
+    with pytest.raises(UserError, match=r"target\.max_drop needs unlabeled images"):
+        fit_drop(found, 0.1, [])
+    nn.init.zeros_(found.base.fc.weight)
+    found.base.fc.bias.data[:] = torch.arange(10.0) * 1e-4
+    found.base.fc.weight.data[0] = 1e-9
+    compressed = fit_drop(found, 0.1, [images(8)])  # the bias alone decides, and is not on a grid
+    assert compressed.codebooks

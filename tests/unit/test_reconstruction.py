@@ -171,6 +171,20 @@ def test_many_positions_are_sampled_evenly() -> None:
     assert torch.allclose(found[0], torch.eye(2), atol=0.05)
 
 
+@pytest.mark.parametrize("axis", [2, 3])
+def test_few_batches_see_all_rows_and_columns_alike(axis: int) -> None:
+    bands = F.one_hot(torch.arange(32) // 4).float().T  # each channel is 1 in four rows, or columns, of 32
+    batch = (bands[None, :, :, None] if axis == 2 else bands[None, :, None, :]).expand(64, 8, 32, 32)
+    found = second_moments(Layer("w", None, None), torch.zeros(3, 8, 1, 1), [batch] * 8)  # one in 8 x 8 outputs
+    assert torch.allclose(found[0].diagonal(), torch.full((8,), 1 / 8), atol=0.05)
+
+
+def test_images_smaller_than_the_grids_step_are_sampled_too() -> None:
+    batch = torch.ones(64, 1, 2, 3)
+    moments = [second_moments(Layer("w", None, None), torch.zeros(1, 1, 1, 1), [batch] * n) for n in (1, 500)]
+    assert all(torch.equal(m, torch.ones(1, 1, 1)) for m in moments)
+
+
 def test_without_correlations_the_nearest_centroid_is_chosen() -> None:
     weight, centroids = torch.randn(6, 8), torch.tensor([-1.0, -0.2, 0.3, 2.0])
     nearest = (weight[..., None] - centroids).abs().argmin(-1)

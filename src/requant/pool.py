@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
@@ -160,7 +161,7 @@ def said(log: Path, most: int = 8192) -> str:
 
 
 @contextmanager
-def live(table: Callable[[], Table]) -> Iterator[Callable[[], None]]:
+def live(table: Callable[[], RenderableType]) -> Iterator[Callable[[], None]]:
     """Gives what redraws the table; nothing is drawn where the output is no terminal."""
     if not console.is_terminal:
         yield lambda: None
@@ -175,7 +176,7 @@ def _table(
     outcomes: dict[int, Outcome],
     times: Sequence[float],
     max_parallel: int,
-) -> Table:
+) -> Group:
     waiting = len(commands) - len(running) - len(outcomes)
     view = Table("job", "stage", "epoch", "time", "left", box=None, pad_edge=False)
     mean = sum(times) / len(times) if times else None
@@ -184,11 +185,10 @@ def _table(
         left = "" if mean is None else clock(max(0.0, mean - elapsed))
         view.add_row(job.command.name, *stage(said(job.command.log)), clock(elapsed), left)
     failed = sum(outcome.code != 0 for outcome in outcomes.values())
-    caption = f"{len(outcomes)} of {len(commands)} done, {failed} failed, {waiting} waiting"
+    summary = f"{len(outcomes)} of {len(commands)} done, {failed} failed, {waiting} waiting"
     if mean is not None:
-        caption += f"; about {clock(mean * (waiting + len(running) / 2) / max_parallel)} left"
-    view.caption, view.caption_justify = caption, "left"
-    return view
+        summary += f"; about {clock(mean * (waiting + len(running) / 2) / max_parallel)} left"
+    return Group(view, summary)  # not as the table's caption, which wraps where the table is narrow
 
 
 def stage(said: str) -> tuple[str, str]:

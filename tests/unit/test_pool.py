@@ -1,6 +1,8 @@
 """Commands as processes: how many at a time, with what, and how they end."""
 
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from requant import pool
 from requant.pool import Command, run_all
 
 
@@ -42,6 +46,18 @@ def test_so_many_at_a_time(tmp_path: Path, most: int) -> None:
     spans = [tuple(map(float, said(tmp_path, name))) for name in names]
     together = max(sum(begin <= other < end for begin, end in spans) for other, _ in spans)
     assert together == most
+
+
+def test_a_terminal_shows_what_runs_and_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(pool, "console", screen)
+    long = "import time; print('training: epoch 3/9', flush=True); time.sleep(2)"
+    run_all([command(tmp_path, "a", "print('done')"), command(tmp_path, "b", long)], max_parallel=1)
+    seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.file.getvalue())  # type: ignore[attr-defined]
+    assert re.search(r"job +stage +epoch +time +left", seen)
+    assert re.search(r"b +training +3/9 +\d:\d\d +\d:\d\d", seen)
+    assert "\nwaiting" not in seen  # the summary stays on its line, however narrow the table
+    assert re.search(r"1 of 2 done, 0 failed, 0 waiting; about \d:\d\d left", seen)
 
 
 def test_gpus_are_dealt_out_and_threads_divided(tmp_path: Path) -> None:

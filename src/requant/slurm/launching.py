@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from rich.console import Group
 from rich.table import Table
 
 from requant.files import write_text
@@ -133,7 +134,7 @@ def _outcome(job: _Job) -> Outcome:
     return Outcome(job.command.name, code, words, job.command.log)
 
 
-def _table(jobs: Sequence[_Job]) -> Table:
+def _table(jobs: Sequence[_Job]) -> Group:
     view = Table("job", "Slurm's", "state", "stage", "epoch", "time", box=None, pad_edge=False)
     waiting = _unfinished(jobs)
     for job in waiting:
@@ -142,8 +143,7 @@ def _table(jobs: Sequence[_Job]) -> Table:
             view.add_row(job.command.name, job.id, "running", *what, clock(time.monotonic() - job.started))
     pending = [job.state.reason for job in waiting if job.state.name == "PENDING"]
     failed = sum(job.outcome is not None and job.outcome.code != 0 for job in jobs)
-    view.caption = f"{len(jobs) - len(waiting)} of {len(jobs)} done, {failed} failed, {len(pending)} in the queue"
+    summary = f"{len(jobs) - len(waiting)} of {len(jobs)} done, {failed} failed, {len(pending)} in the queue"
     if pending:
-        view.caption += f" ({', '.join(sorted(set(pending)))})"
-    view.caption_justify = "left"
-    return view
+        summary += f" ({', '.join(sorted(set(pending)))})"
+    return Group(view, summary)

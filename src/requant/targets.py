@@ -26,6 +26,7 @@ def fit_size(
     size: Callable[[Compressed], int],
     target: int,
     batches: Sequence[Tensor] = (),
+    damping: float | None = None,
 ) -> Compressed:
     """The network rounded to grids so that its file has the target's size, within 0.2 % (reconstructed: 1 %).
 
@@ -37,13 +38,14 @@ def fit_size(
         size: the bytes of what is made.
         target: bytes wanted.
         batches: images (N, C, H, W) without labels; where there are any the network is reconstructed on them.
+        damping: of the reconstruction; None: the best of three (`best_damping`), chosen once.
 
     Raises:
         UserError: for a size that cannot be had.
 
     """
     tolerance = RECONSTRUCTED if batches else TOLERANCE
-    step, reconstructed = step_of(grids, target), _Reconstruction(grids, batches)
+    step, reconstructed = step_of(grids, target), _Reconstruction(grids, batches, damping)
     for _ in range(ROUNDS):
         plain = grids.at(step)
         found = reconstructed(plain)
@@ -61,11 +63,11 @@ def fit_size(
 
 
 class _Reconstruction:
-    """Makes students of one network, with the damping that suited the first."""
+    """Makes students of one network, with a given damping or the one that suited the first."""
 
-    def __init__(self, grids: Grids, batches: Sequence[Tensor]) -> None:
+    def __init__(self, grids: Grids, batches: Sequence[Tensor], damping: float | None) -> None:
         self.base, self.batches = grids.base, batches
-        self.damping: float | None = None
+        self.damping = damping
 
     def __call__(self, plain: Compressed) -> Compressed:
         if not self.batches:
@@ -76,7 +78,13 @@ class _Reconstruction:
         return replace(plain, model=model, codebooks=codebooks)
 
 
-def fit_drop(grids: Grids, most: float, held_out: Sequence[Tensor], batches: Sequence[Tensor] = ()) -> Compressed:
+def fit_drop(
+    grids: Grids,
+    most: float,
+    held_out: Sequence[Tensor],
+    batches: Sequence[Tensor] = (),
+    damping: float | None = None,
+) -> Compressed:
     """The smallest network found whose top-1 differs from the original's on at most `most` of the held-out images.
 
     Where accuracy falls, the class named has changed; without labels that is what can be counted, and the accuracy of a
@@ -87,6 +95,7 @@ def fit_drop(grids: Grids, most: float, held_out: Sequence[Tensor], batches: Seq
         most: the share of the images, 0 to 1.
         held_out: batches (N, C, H, W) without labels, which nothing else looked at.
         batches: images without labels; where there are any the network is reconstructed on them.
+        damping: as for `fit_size`.
 
     Raises:
         UserError: for no held-out images, and where the finest grids differ more often.
@@ -97,7 +106,7 @@ def fit_drop(grids: Grids, most: float, held_out: Sequence[Tensor], batches: Seq
     wanted = _top1(grids.base, held_out)
     values = sum(grids.base.get_parameter(layer.weight).numel() for layer in grids.layers)
     low, bits, high = LEAST_BITS, FIRST_BITS, MOST_BITS
-    reconstructed = _Reconstruction(grids, batches)
+    reconstructed = _Reconstruction(grids, batches, damping)
     found: Compressed | None = None
     dropped = 1.0
     while found is None or high - low > CLOSE_BITS:

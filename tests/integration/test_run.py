@@ -286,7 +286,8 @@ def test_a_plan_of_rules_can_be_reconstructed(cache: Path, tmp_path: Path) -> No
         "retrain@baseline=none",
         *QUICK,
     ]
-    run(cache, tmp_path, *command, "unlabeled.limit=500")
+    printed = run(cache, tmp_path, *command, "retrain.damping=0.1", "unlabeled.limit=500").stdout
+    assert "damping" not in printed  # given, none is searched
     (result,) = results(tmp_path)
     assert result["accuracy"]["retrained"]["kl"] < 0.5 * result["accuracy"]["quantized"]["kl"]
     assert result["retrain"]["images_seen"] == 128

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from test_reconstruction import images, small
 from torch import nn
 
+from requant import targets
 from requant.auto import Grids, grids, in_units, measured, on_grid
 from requant.compression import Compressed, check_placed
 from requant.errors import UserError
@@ -61,6 +62,19 @@ def test_a_size_is_met(reconstructed: bool) -> None:
     result = fit_size(found, lambda compressed: round(entropy_bytes(compressed)) + 500, 700, batches)
     assert abs(entropy_bytes(result) + 500 - 700) <= (8 if reconstructed else 2)
     assert [assignment.tensor.layer for assignment in result.assignments] == [1, 2, 3, 4]
+
+
+def test_a_given_damping_is_used_and_none_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "best_damping", None)  # not callable
+    found, batches = example_grids(), [images(16)]
+    made = [
+        fit_size(found, lambda compressed: round(entropy_bytes(compressed)) + 500, 700, batches, damping)
+        for damping in (0.01, 10.0, 10.0)
+    ]
+    weights = [compressed.model.get_parameter("grouped.weight") for compressed in made]
+    assert not torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[1], weights[2])
+    fit_drop(found, 0.3, [images(80, seed=7)], batches, 0.1)
 
 
 def test_measured_steps_are_finer_where_the_outputs_move_more() -> None:

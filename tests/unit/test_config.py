@@ -79,6 +79,7 @@ def test_every_group_has_a_header() -> None:
         ("plan=auto plan.rules=[{kind:weight,centroids:4}]", "by itself"),
         ("plan=auto trainer.devices=2", "one process"),
         ("retrain=reconstruct retrain.images=0", "above 0"),
+        ("retrain=reconstruct retrain.damping=0", "above 0"),
         ("baseline.method=reconstruct", "conventional or none"),
         ("baseline.method=codebook baseline.optimizer=adam", "set retrain=codebook"),
         ("retrain=codebook retrain.optimizer=sgd", "adam or adamw"),

@@ -136,11 +136,13 @@ def _grids(settings: Config, teacher: nn.Module) -> Grids:
     )
 
 
-def _at_target(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -> Compressed:
+def _at_target(
+    settings: Config, found: Grids, batches: Sequence[Tensor] = (), damping: float | None = None
+) -> Compressed:
     """plan=auto: the network on grids that meets the target; reconstructed where there are images."""
     most = settings.target.max_drop
     if most is not None:
-        return fit_drop(found, most, _held_out(settings), batches)
+        return fit_drop(found, most, _held_out(settings), batches, damping)
 
     def size(compressed: Compressed) -> int:
         model, codebooks = in_units(found, compressed.model, compressed.codebooks)
@@ -149,7 +151,7 @@ def _at_target(settings: Config, found: Grids, batches: Sequence[Tensor] = ()) -
             path = Path(folder) / "network.h5"
             return archive.save(path, model, codebooks, storage="entropy", architecture=architecture).bytes
 
-    return fit_size(found, size, assembly.target_bytes(settings, found.original_bytes), batches)
+    return fit_size(found, size, assembly.target_bytes(settings, found.original_bytes), batches, damping)
 
 
 def _held_out(settings: Config) -> list[Tensor]:
@@ -262,9 +264,9 @@ def _reconstruct(
     batches = [batch.to(device) for batch in batches_of(images, recipe.images, recipe.batch_size)]
     codebooks: Mapping[str, AnyCodebook]
     if job.grids is None:
-        student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches)
+        student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches, recipe.damping)
     else:
-        found = _at_target(job.settings, job.grids, batches)
+        found = _at_target(job.settings, job.grids, batches, recipe.damping)
         student, codebooks = found.model, found.codebooks
     seen = sum(len(batch) for batch in batches)
     job.histories[name] = History([], time.perf_counter() - started, seen)

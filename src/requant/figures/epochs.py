@@ -9,32 +9,45 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from requant.figures.paper import Case
-from requant.figures.style import COLOURS, COLUMN, MARKERS, PAPER, WAYS, label_lines, side_by_side
+from requant.figures.style import COLOURS, MARKERS, PAPER, WAYS, label_lines, side_by_side
 
 MOST_POINTS = 10.0  # below the teacher that are shown, where training begins lower still
+NEAR = 5.0  # points to the teacher, within which the end of a retraining is enlarged
+_MARKERS = "osD^vP"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 
 
 def draw_epochs(curves: pd.DataFrame) -> Figure:
-    """The proposed retraining, a line for each k, from before the first epoch on.
+    """The proposed retraining, a line for each k: from before the first epoch on, and its end again, enlarged.
 
     `curves` has a row for each retraining, k, seed and epoch (`requant.figures.tables.curves`).
     """
     curves = curves[curves["retrain"] == "proposed"]
-    figure = Figure(figsize=(COLUMN, 2.8), layout="constrained")
-    axes = figure.subplots()
-    ks = sorted(curves["centroids"].unique())
-    colours = sns.color_palette("viridis", len(ks), desat=0.9)
-    labels = {}
-    for i, k in enumerate(ks):
-        mean = _mean(curves[curves["centroids"] == k])
-        axes.plot(mean.index, mean, linestyle=_LINES[i % len(_LINES)], color=colours[i], marker="o", markersize=2.5)
-        labels[f"k = {k}"] = (float(mean.iloc[-1]), colours[i])
-    _draw_teacher(axes, curves)
-    low, high = axes.get_ylim()
-    label_lines(axes, float(curves["epoch"].max()), labels, gap=(high - low) / 22)
-    _label(axes, curves)
+    figure, (whole, end) = side_by_side(2, 2.8)
+    lines = {k: _mean(curves[curves["centroids"] == k]) for k in sorted(curves["centroids"].unique())}
+    colours = sns.color_palette("viridis", len(lines), desat=0.9)
+    begin = _settled(list(lines.values()), _teacher(curves))
+    for axes, first in ((whole, 0), (end, begin)):
+        for i, line in enumerate(lines.values()):
+            mark, dashes = _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)]
+            axes.plot(line.index, line, linestyle=dashes, color=colours[i], marker=mark, markersize=3)
+        _draw_teacher(axes, curves, first)
+        _label(axes, curves)
+    shown = [line[line.index >= begin] for line in lines.values()]
+    low, high = min(line.min() for line in shown), _teacher(curves)
+    end.set_xlim(begin - 0.2, float(curves["epoch"].max()) + 0.2)
+    end.set_ylim(low - 0.08 * (high - low), high + 0.12 * (high - low))
+    end.set_title("its end, enlarged")
+    labels = {f"k = {k}": (float(line.iloc[-1]), colours[i]) for i, (k, line) in enumerate(lines.items())}
+    label_lines(end, float(curves["epoch"].max()), labels, gap=(high - low) / 16)
     return figure
+
+
+def _settled(lines: list[pd.Series], teacher: float) -> int:
+    """The first epoch from which on all lines are near the teacher, but the last at most."""
+    lowest = pd.concat(lines, axis=1).min(axis=1)
+    near = lowest[lowest < teacher - NEAR]
+    return int(min(near.index.max() + 1 if len(near) else 0, lowest.index.max()))
 
 
 def draw_against(cases: Mapping[str, Case]) -> Figure:
@@ -95,9 +108,9 @@ def _teacher(curves: pd.DataFrame) -> float:
     return float((100 * curves["teacher_correct"] / curves["n"]).iloc[0])
 
 
-def _draw_teacher(axes: Axes, curves: pd.DataFrame) -> None:
+def _draw_teacher(axes: Axes, curves: pd.DataFrame, x: float = 0) -> None:
     axes.axhline(_teacher(curves), color=COLOURS["teacher"], linestyle=":", linewidth=1)
-    axes.annotate("teacher", (0, _teacher(curves)), (2, 2), textcoords="offset points", fontsize=6.5)
+    axes.annotate("teacher", (x, _teacher(curves)), (2, 2), textcoords="offset points", fontsize=6.5)
 
 
 def _label(axes: Axes, curves: pd.DataFrame) -> None:

@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from requant.figures.paper import Reported
-from requant.figures.style import COLUMN, PAGE, PAPER
+from requant.figures.style import COLUMN, PAGE, PAPER, side_by_side
 
 ROOM = 8  # percent or points, that a label takes
 _MARKERS = "osD^vPX"
 _LINES = ("-", "--", "-.", ":", "-", "--", "-.")
 OTHERS = "0.8"
+NORM_KINDS = {"bn_alpha": "scales", "bn_beta": "shifts", "bn_mean": "means", "bn_std": "deviations"}
 
 
 def draw_size(points: pd.DataFrame, shown: Sequence[str], reported: Reported) -> Figure:
@@ -38,30 +39,49 @@ def draw_size(points: pd.DataFrame, shown: Sequence[str], reported: Reported) ->
     return figure
 
 
-def draw_accuracy(points: pd.DataFrame, shown: Sequence[str], reported: Reported) -> Figure:
-    """Change of top-1 in points, against k; arguments as for `draw_size`."""
-    figure = Figure(figsize=(COLUMN, 3.0), layout="constrained")
-    axes = figure.subplots()
-    _draw_changes(axes, points, shown, reported)
+def draw_accuracy(
+    points: pd.DataFrame, shown: Sequence[str], reported: Reported, biases: pd.DataFrame, shown_biases: Sequence[str]
+) -> Figure:
+    """Change of top-1 in points, against k, and that of biases beside it where there are any; as for `draw_size`."""
+    figure, panels = side_by_side(1 if biases.empty else 2, 3.0)
+    _draw_changes(panels[0], points, shown)
+    _mark(panels[0], reported.centroids, reported.quantized - reported.teacher)
+    if not biases.empty:
+        _draw_changes(panels[1], biases, shown_biases)
+        for axes, kind in zip(panels, ("weights", "biases"), strict=True):
+            axes.set_title(f"{kind} of the layers named")
     return figure
 
 
 def draw_accuracy_and_layers(
-    points: pd.DataFrame, shown: Sequence[str], reported: Reported, alone: pd.DataFrame
+    points: pd.DataFrame, shown: Sequence[str], reported: Reported, alone: pd.DataFrame, norms: pd.DataFrame
 ) -> Figure:
-    """As `draw_accuracy`, and beside it every layer alone as a map of layers against k."""
-    figure = Figure(figsize=(PAGE, 3.0), layout="constrained")
-    lines, layers = figure.subplots(1, 2, width_ratios=[1, 1.15])
-    _draw_changes(lines, points, shown, reported)
+    """As `draw_accuracy`, beside it every layer alone as a map of layers against k; below, batch norm's kinds."""
+    figure = Figure(figsize=(PAGE, 3.0 if norms.empty else 5.4), layout="constrained")
+    parts: Any = [figure] if norms.empty else figure.subfigures(2, 1, height_ratios=[1.15, 1])
+    lines, layers = parts[0].subplots(1, 2, width_ratios=[1, 1.15])
+    _draw_changes(lines, points, shown)
+    _mark(lines, reported.centroids, reported.quantized - reported.teacher)
     _draw_map(layers, alone)
+    if not norms.empty:
+        _draw_norms(parts[1], norms, (*shown[:-1], "1-49"))
     return figure
 
 
-def _draw_changes(axes: Axes, points: pd.DataFrame, shown: Sequence[str], reported: Reported) -> None:
+def _draw_norms(part: Any, norms: pd.DataFrame, shown: Sequence[str]) -> None:
+    kinds = [kind for kind in NORM_KINDS if kind in set(norms["kind"])]
+    for axes, kind in zip(part.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds, strict=True):
+        _draw_changes(axes, norms[norms["kind"] == kind], shown)
+        axes.set_title(f"batch norm's {NORM_KINDS[kind]}")
+        axes.label_outer()
+        axes.xaxis.set_major_locator(FixedLocator([1, 4, 16, 64, 256]))  # all would not fit
+        axes.xaxis.set_major_formatter(FixedFormatter(["1", "4", "16", "64", "256"]))
+
+
+def _draw_changes(axes: Axes, points: pd.DataFrame, shown: Sequence[str]) -> None:
     points = points.assign(y=_change(points))
     _draw_lines(axes, points, shown)
     axes.axhline(0, color="0.35", linestyle=":", linewidth=1)
-    _mark(axes, reported.centroids, reported.quantized - reported.teacher)
     axes.set_ylabel(f"change of top-1 (points), n = {_only(points['n']):,}")
 
 
@@ -91,7 +111,7 @@ def _draw_lines(axes: Axes, points: pd.DataFrame, shown: Sequence[str]) -> None:
 
 def _label_line(axes: Axes, label: str, y: pd.Series, others: Sequence[pd.Series], colour: Any) -> None:
     """Beside the line, where it is the farthest from the other ones."""
-    gaps = np.array([y - other.reindex(y.index, fill_value=np.inf) for other in others])
+    gaps = np.array([y - other.reindex(y.index, fill_value=np.inf) for other in others or [y + np.inf]])
     free = np.abs(gaps).min(axis=0)
     lowest = min(0.0, float(y.min()), *(float(other.min()) for other in others))
     free[y.to_numpy() - lowest < ROOM] = -1  # a label below it would lie on the axis

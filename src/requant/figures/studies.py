@@ -20,6 +20,7 @@ from requant.figures.weights import draw_counts
 EXPERIMENTS = Path("experiments")
 _VGG_LARGE = ("14", "15", "14-15")
 _VGG_TELLING = ("1", "2", "8", "14-15")
+_VGG_BIASES = ("1", "2", "10", "1-16")
 _RESNET_SHOWN = ("2-10", "11-22", "23-40", "41-49", "13-49")
 _PHOTOGRAPHS = ("photographs_vgg16", "photographs_resnet50")
 _RETRAININGS = ("vgg16_cifar10", "resnet50_cifar10")
@@ -44,7 +45,11 @@ class Study:
 
 
 def _weights(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["kind"] == "weight"]
+    return _kind(table, "weight")
+
+
+def _kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    return table[table["kind"] == kind]
 
 
 def _vgg_size(table: pd.DataFrame) -> Figure:
@@ -52,7 +57,7 @@ def _vgg_size(table: pd.DataFrame) -> Figure:
 
 
 def _vgg_accuracy(table: pd.DataFrame) -> Figure:
-    return sensitivity.draw_accuracy(_weights(table), _VGG_TELLING, VGG16)
+    return sensitivity.draw_accuracy(_weights(table), _VGG_TELLING, VGG16, _kind(table, "bias"), _VGG_BIASES)
 
 
 def _resnet(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -68,7 +73,8 @@ def _resnet_size(table: pd.DataFrame) -> Figure:
 
 def _resnet_accuracy(table: pd.DataFrame) -> Figure:
     stages, alone = _resnet(table)
-    return sensitivity.draw_accuracy_and_layers(stages, _RESNET_SHOWN, RESNET50, alone)
+    norms = table[table["kind"].isin(sensitivity.NORM_KINDS)]
+    return sensitivity.draw_accuracy_and_layers(stages, _RESNET_SHOWN, RESNET50, alone, norms)
 
 
 def _both(draw: Callable[[Mapping[str, Case]], Figure], table: pd.DataFrame) -> Figure:

@@ -73,10 +73,13 @@ def save(figure: Figure, folder: Path, name: str = "figure") -> list[Path]:
 
 def label_lines(axes: Axes, x: float, labels: dict[str, tuple[float, Any]], gap: float) -> None:
     """Write each line's label beside its end: (height, colour) by label; moved apart to `gap`, in units of y."""
-    height = -float("inf")
-    for label, (y, colour) in sorted(labels.items(), key=lambda item: item[1][0]):
-        height = max(y, height + gap)
+    ends = sorted(labels.items(), key=lambda item: item[1][0])
+    heights: list[float] = []
+    for _, (y, _) in ends:
+        heights.append(max(y, heights[-1] + gap) if heights else y)
+    lifted = sum(height - y for height, (_, (y, _)) in zip(heights, ends, strict=True)) / len(ends)
+    for height, (label, (_, colour)) in zip(heights, ends, strict=True):
         axes.annotate(
-            label, (x, height), (4, 0), textcoords="offset points", va="center", fontsize=6.5, color=colour,
+            label, (x, height - lifted), (4, 0), textcoords="offset points", va="center", fontsize=6.5, color=colour,
             annotation_clip=False,
         )  # fmt: skip

@@ -75,6 +75,7 @@ tables: setup  ## the headline table and the machine, ours beside the paper's: e
 CASE := $(or $(SCALE),cifar10)
 SEEDS := seed=0,1,2
 RECONSTRUCT := $(SEEDS) retrain=reconstruct retrain.images=8192 retrain@baseline=none
+FAST := retrain=reconstruct retrain.damping=0.1 retrain@baseline=none
 STARTED := $(SEEDS) retrain.start=reconstruct retrain.images=8192 retrain.learning_rate=0.005 retrain@baseline=none
 AUTO := $(SEEDS) retrain=reconstruct retrain.images=1024 retrain@baseline=none plan=auto plan.images=256 storage=entropy
 cases-runs: setup
@@ -103,11 +104,13 @@ fig05-runs fig06-runs fig10-runs fig11-runs: setup
 
 fig07-runs fig08-runs: setup
 	$(PY) run.py experiment=fig07_08_vgg16$(AT) $(TREE)
-	$(PY) run.py experiment=fig07_08_vgg16$(AT) 'sensitivity.kinds=[bias]' 'sensitivity.layers=[1-16]' $(TREE)
+	$(PY) run.py experiment=fig07_08_vgg16$(AT) 'sensitivity.kinds=[bias]' 'sensitivity.layers=[each,1-16]' $(TREE)
 	$(PY) -m requant.figures $(SCALED) collect $(@:-runs=)
 
 fig12-runs fig13-runs: setup
 	$(PY) run.py experiment=fig12_13_resnet50$(AT) $(TREE)
+	$(PY) run.py experiment=fig12_13_resnet50$(AT) 'sensitivity.kinds=[bn_alpha,bn_beta,bn_mean,bn_std]' \
+	  'sensitivity.layers=[2-10,11-22,23-40,41-49,1-49]' $(TREE)
 	$(PY) -m requant.figures $(SCALED) collect $(@:-runs=)
 
 fig09-runs: setup
@@ -118,8 +121,16 @@ fig14-runs: setup
 	$(PY) run.py -m experiment=fig14_resnet50$(AT) centroids=16,32,64,128,256 $(TREE) $(PHOTOS)
 	$(PY) -m requant.figures $(SCALED) collect fig14
 
-fig15-runs fig16-runs: cases-runs
-	$(PY) -m requant.figures $(SCALED) collect $(@:-runs=)
+fig15-runs: cases-runs
+	$(PY) -m requant.figures $(SCALED) collect fig15
+
+# On a machine that does nothing else: seconds are what is measured.
+fig16-runs: setup
+	$(PY) run.py experiment=vgg16_$(CASE) out=outputs/fig16 $(TREES) $(PHOTOS)
+	$(PY) run.py experiment=vgg16_$(CASE) out=outputs/fig16 $(FAST) retrain.images=2048 $(TREE) $(PHOTOS)
+	$(PY) run.py experiment=resnet50_$(CASE) centroids=16 out=outputs/fig16 $(TREES) $(PHOTOS)
+	$(PY) run.py experiment=resnet50_$(CASE) centroids=16 out=outputs/fig16 $(FAST) retrain.images=512 $(TREE) $(PHOTOS)
+	$(PY) -m requant.figures $(SCALED) collect fig16 --runs outputs/fig16
 
 photographs-runs: setup
 	for network in vgg16 resnet50; do \

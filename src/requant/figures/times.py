@@ -33,7 +33,8 @@ def _draw_network(axes: Axes, times: pd.DataFrame) -> None:
             x = place + width * (position - (len(ways) - 1) / 2)
             _draw_bar(axes, x, 0.95 * width, seconds, WAYS[way], way if place == 0 else None)
     axes.set_xticks(range(len(_COLUMNS)), list(_COLUMNS))
-    axes.set_ylabel(f"seconds ({len(times) // len(ways)} runs each)")
+    runs = len(times) // len(ways)
+    axes.set_ylabel(f"seconds ({runs} run{'s' if runs > 1 else ''} each)")
 
 
 def _draw_bar(axes: Axes, x: float, width: float, seconds: pd.Series, name: str, label: str | None) -> None:

@@ -106,37 +106,43 @@ def _graph(model: nn.Module, architecture: Architecture, opset: int) -> Any:
 
 
 def _store_as_codebook(onnx: Any, graph: Any, name: str, codebook: Codebook) -> None:
-    """Replace an initializer by centroids, packed indices and the nodes that make the tensor of them."""
+    """Replace an initializer by centroids, packed indices and the nodes that make the tensor of them.
+
+    Names are short and constants that tensors share are there once: a network has hundreds of these nodes.
+    """
     found = [tensor for tensor in graph.graph.initializer if tensor.name == name]
     if not found:  # the graph has no use for it, as for the statistics of a batch norm in training mode
         return
     graph.graph.initializer.remove(found[0])
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    there = {tensor.name for tensor in graph.graph.initializer}
+    nodes: list[Any] = []
 
-    def constant(part: str, values: NDArray[Any]) -> str:
-        graph.graph.initializer.append(numpy_helper.from_array(values, f"{name}.{part}"))
-        return f"{name}.{part}"
+    def constant(label: str, values: NDArray[Any]) -> str:
+        if label not in there:
+            graph.graph.initializer.append(numpy_helper.from_array(values, label))
+        return label
 
-    nodes = []
-
-    def node(kind: str, part: str, *inputs: str, **attributes: Any) -> str:
-        output = f"{name}.{part}" if part else name
-        nodes.append(helper.make_node(kind, inputs, [output], f"{output}.{kind}", **attributes))
+    def node(kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        output = output or f"{name}.{len(nodes)}"
+        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
     packed, bits = packed_indices(codebook)
-    indices = constant("indices", packed)
+    indices = constant(f"{name}.indices", packed)
     if bits < 8:
-        shifts = constant("shifts", np.arange(0, 8, bits, dtype=np.uint8))
-        mask = constant("mask", np.array((1 << bits) - 1, np.uint8))
-        shifted = node("BitShift", "shifted", indices, shifts, direction="RIGHT")
-        indices = node("BitwiseAnd", "unpacked", shifted, mask)
-        flat = node("Reshape", "flat", indices, constant("flat_shape", np.array([-1], np.int64)))
-        ends = [constant(part, np.array([at], np.int64)) for part, at in (("from", 0), ("to", codebook.indices.size))]
-        indices = node("Slice", "whole", flat, *ends)
-    wide = node("Cast", "wide", indices, to=onnx.TensorProto.INT32)
-    values = node("Gather", "values", constant("centroids", codebook.centroids.astype(np.float32)), wide)
-    node("Reshape", "", values, constant("shape", np.array(codebook.shape, np.int64)))
+        shifts = constant(f"shifts.{bits}", np.arange(0, 8, bits, dtype=np.uint8))
+        mask = constant(f"mask.{bits}", np.array((1 << bits) - 1, np.uint8))
+        indices = node("BitwiseAnd", node("BitShift", indices, shifts, direction="RIGHT"), mask)
+        indices = node("Reshape", indices, constant("flat", np.array([-1], np.int64)))
+        if codebook.indices.size % (8 // bits):
+            size = codebook.indices.size
+            ends = [constant(f"number.{at}", np.array([at], np.int64)) for at in (0, size)]
+            indices = node("Slice", indices, *ends)
+    wide = node("Cast", indices, to=onnx.TensorProto.INT32)
+    values = node("Gather", constant(f"{name}.centroids", codebook.centroids.astype(np.float32)), wide)
+    shape = constant(f"shape.{'x'.join(map(str, codebook.shape))}", np.array(codebook.shape, np.int64))
+    node("Reshape", values, shape, output=name)
     for position, new in enumerate(nodes):
         graph.graph.node.insert(position, new)
 

@@ -12,7 +12,7 @@ from requant.figures.paper import Case
 from requant.figures.style import COLOURS, MARKERS, PAPER, WAYS, label_lines, side_by_side
 
 MOST_POINTS = 10.0  # below the teacher that are shown, where training begins lower still
-NEAR = 5.0  # points to the teacher, within which the end of a retraining is enlarged
+NEAR = 3.0  # points to the teacher, within which the end of a retraining is enlarged
 _MARKERS = "osD^vP"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 

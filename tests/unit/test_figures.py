@@ -158,7 +158,7 @@ def test_runs_of_ways_that_are_not_drawn_are_not_counted(tmp_path: Path) -> None
         (folder / "result.json").write_text(json.dumps(result("proposed", start)))
     rows = curves(tmp_path / "runs")
     (axes,) = STUDIES["fig16"].draw(rows).axes
-    assert axes.get_ylabel() == "seconds (1 runs each)"
+    assert axes.get_ylabel() == "seconds (1 run each)"
 
 
 def test_the_headline_has_means_over_seeds_and_the_papers_values(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from requant.figures.weights import draw_counts
 EXPERIMENTS = Path("experiments")
 _VGG_LARGE = ("14", "15", "14-15")
 _VGG_TELLING = ("1", "2", "8", "14-15")
-_VGG_BIASES = ("1", "2", "10", "1-16")
+_VGG_BIASES = ("1", "4", "15", "1-16")
 _RESNET_SHOWN = ("2-10", "11-22", "23-40", "41-49", "13-49")
 _PHOTOGRAPHS = ("photographs_vgg16", "photographs_resnet50")
 _RETRAININGS = ("vgg16_cifar10", "resnet50_cifar10")

@@ -22,7 +22,7 @@ class ModelConfig:
     """The network to compress."""
 
     name: str = MISSING
-    """vgg16, resnet50, vgg16_cifar, resnet50_cifar, resnet50_cifar_s2, efficientnet_lite0, vgg_small,
+    """vgg16, resnet50, vgg16_cifar, resnet50_cifar, resnet50_cifar_s2, efficientnet_lite0 to 2, vgg_small,
     torchvision:<name>, timm:<name>."""
     classes: int = 1000
     channels: int = 3

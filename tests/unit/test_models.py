@@ -24,6 +24,7 @@ SMALL = [
     Architecture("torchvision:mobilenet_v3_small", classes=5, image_size=32),
     Architecture("timm:mobilenetv3_small_050", classes=5, channels=1, image_size=40),
     Architecture("efficientnet_lite0", classes=5, image_size=64),
+    Architecture("efficientnet_lite2", classes=5, image_size=64),
 ]
 
 
@@ -286,6 +287,8 @@ def test_other_preprocessing() -> None:
     lite = preprocessing(Architecture("efficientnet_lite0"))
     assert (lite.size, lite.resize, lite.mean[0], lite.std[0]) == (224, 256, 127 / 255, 128 / 255)
     assert lite.interpolation == "bicubic"
+    larger = preprocessing(Architecture("efficientnet_lite2", image_size=260))
+    assert (larger.size, larger.resize) == (260, 292)
     cifar = preprocessing(Architecture("vgg16_cifar", image_size=32))
     assert (cifar.size, cifar.resize, cifar.mean, cifar.std) == (
         32,

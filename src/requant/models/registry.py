@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from requant.errors import ConfigError
 from requant.models.architecture import Architecture
 from requant.models.by_name import TIMM, TORCHVISION
-from requant.models.efficientnet import EFFICIENTNET_LITE0
+from requant.models.efficientnet import EFFICIENTNET_LITE
 from requant.models.family import Family
 from requant.models.resnet import RESNET50, RESNET50_CIFAR, RESNET50_CIFAR_S2
 from requant.models.vgg import VGG16, VGG16_CIFAR, VGG_SMALL
@@ -19,7 +19,7 @@ FAMILIES = {
     "vgg16_cifar": VGG16_CIFAR,
     "resnet50_cifar": RESNET50_CIFAR,
     "resnet50_cifar_s2": RESNET50_CIFAR_S2,
-    "efficientnet_lite0": EFFICIENTNET_LITE0,
+    **EFFICIENTNET_LITE,
     "vgg_small": VGG_SMALL,
 }
 LIBRARIES = {"torchvision": TORCHVISION, "timm": TIMM}

@@ -71,16 +71,16 @@ def draw_accuracy_and_layers(
 def _draw_norms(part: Any, norms: pd.DataFrame, shown: Sequence[str]) -> None:
     kinds = [kind for kind in NORM_KINDS if kind in set(norms["kind"])]
     for axes, kind in zip(part.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds, strict=True):
-        _draw_changes(axes, norms[norms["kind"] == kind], shown)
+        _draw_changes(axes, norms[norms["kind"] == kind], shown, labelled=kind == kinds[0])
         axes.set_title(f"batch norm's {NORM_KINDS[kind]}")
         axes.label_outer()
         axes.xaxis.set_major_locator(FixedLocator([1, 4, 16, 64, 256]))  # all would not fit
         axes.xaxis.set_major_formatter(FixedFormatter(["1", "4", "16", "64", "256"]))
 
 
-def _draw_changes(axes: Axes, points: pd.DataFrame, shown: Sequence[str]) -> None:
+def _draw_changes(axes: Axes, points: pd.DataFrame, shown: Sequence[str], labelled: bool = True) -> None:
     points = points.assign(y=_change(points))
-    _draw_lines(axes, points, shown)
+    _draw_lines(axes, points, shown, labelled)
     axes.axhline(0, color="0.35", linestyle=":", linewidth=1)
     axes.set_ylabel(f"change of top-1 (points), n = {_only(points['n']):,}")
 
@@ -94,8 +94,8 @@ def _only(values: pd.Series) -> int:
     return int(value)
 
 
-def _draw_lines(axes: Axes, points: pd.DataFrame, shown: Sequence[str]) -> None:
-    """`shown` in colour and labelled, the other layers grey; `points` has the column y."""
+def _draw_lines(axes: Axes, points: pd.DataFrame, shown: Sequence[str], labelled: bool = True) -> None:
+    """`shown` in colour and, if so wanted, labelled, the other layers grey; `points` has the column y."""
     lines = {str(layers): rows.sort_values("centroids") for layers, rows in points.groupby("layers")}
     for layers in lines.keys() - set(shown):
         axes.plot(lines[layers]["centroids"], lines[layers]["y"], color=OTHERS, linewidth=0.7, zorder=1)
@@ -105,7 +105,9 @@ def _draw_lines(axes: Axes, points: pd.DataFrame, shown: Sequence[str]) -> None:
         if layers in here:
             y, colour = here[layers], colours[i]
             axes.plot(y.index, y, _LINES[i], color=colour, marker=_MARKERS[i], markersize=3, linewidth=1.2, zorder=3)
-            _label_line(axes, layers.replace("-", "–"), y, [o for name, o in here.items() if name != layers], colour)
+            if labelled:
+                others = [o for name, o in here.items() if name != layers]
+                _label_line(axes, layers.replace("-", "–"), y, others, colour)
     _set_centroids(axes, points)
 
 

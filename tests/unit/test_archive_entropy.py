@@ -37,6 +37,13 @@ def stored(tensors: dict[str, Codebook], folder: Path) -> dict[str, Codebook]:
     return read(folder / "a.h5").codebooks
 
 
+def test_levels_that_all_lie_above_the_middle_come_back(tmp_path: Path) -> None:
+    indices = np.zeros((2, 2, 3), np.uint8)
+    indices[0, 0, 0] = indices[0, 1, 1] = 1
+    book = Codebook(np.array([-1] + 15 * [0], np.float32), indices)
+    assert np.array_equal(stored({"w": book}, tmp_path)["w"].dense(), book.dense())
+
+
 @given(st.lists(codebooks(), max_size=3))
 @settings(max_examples=60)
 def test_any_codebooks_come_back(tmp_path_factory: pytest.TempPathFactory, books: list[Codebook]) -> None:

@@ -25,6 +25,7 @@ THERE = [name for name, study in STUDIES.items() if (EXPERIMENTS / study.folder 
 ORIGIN = {"seed", "hash", "git", "versions", "machine", "model", "data", "n", "correct", "teacher_correct"}
 POINTS = ORIGIN | {"kind", "layers", "centroids", "bytes", "original_bytes", "clustering", "storage", "agreement", "kl"}
 CURVES = ORIGIN | {"retrain", "centroids", "epoch", "seconds", "images_an_epoch", "unlabeled"}
+PHOTOGRAPHS = ORIGIN | {"photographs", "way", "centroids", "bytes", "original_bytes", "unlabeled"}
 LAYERS = {"form", "layer", "module", "block", "operation", "kernel", "weights", "biases", "batch_norm", "git"}
 
 
@@ -35,7 +36,7 @@ def table_of(name: str) -> pd.DataFrame:
 @pytest.mark.parametrize("name", THERE)
 def test_every_table_has_its_columns_and_says_where_it_comes_from(name: str) -> None:
     table, collect = table_of(name), STUDIES[name].collect
-    expected = LAYERS if not STUDIES[name].runs else POINTS if collect is points else CURVES
+    expected = {points: POINTS, curves: CURVES, by_photographs: PHOTOGRAPHS}[collect] if STUDIES[name].runs else LAYERS
     assert expected <= set(table.columns)
     assert table["git"].str.fullmatch("[0-9a-f]{40}").all(), "measured with code that was not committed"
     if expected is not LAYERS:

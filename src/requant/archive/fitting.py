@@ -144,6 +144,7 @@ class _Fit:
 
     def finished(self, levels: dict[int, NDArray[np.int64]]) -> tuple[float, Model, Levels]:
         """Bits of everything, the model, and the levels as they are stored."""
+        levels = _lowered(levels)
         lowest_sum, share_L = _distribution(list(levels.values()))
         sums_L = np.arange(lowest_sum, lowest_sum + share_L.size)
         base = self._refitted(sums_L, share_L)
@@ -190,6 +191,12 @@ def _log_z(base: Model, centroids: NDArray[np.float32], tilt_K: Floats) -> Float
     greatest = exponents.max(1, keepdims=True)
     found: Floats = np.log(np.exp(exponents - greatest) @ p_K) + greatest[:, 0]
     return found
+
+
+def _lowered(levels: dict[int, NDArray[np.int64]]) -> dict[int, NDArray[np.int64]]:
+    """The same levels, with those of one axis lowered where the lowest sum is above 0: a model's middle is no less."""
+    axis, excess = min(levels), sum(int(found.min()) for found in levels.values())
+    return levels if excess <= 0 else levels | {axis: levels[axis] - excess}
 
 
 def _distribution(levels: Sequence[NDArray[np.int64]]) -> tuple[int, Floats]:

@@ -1,6 +1,8 @@
 """Figures are drawn from committed rows alone, without torch; every results.csv holds what it claims."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -187,3 +189,15 @@ def test_rows_without_a_number_of_photographs_are_not_taken(tmp_path: Path) -> N
         by_photographs(tmp_path)
     with pytest.raises(UserError, match="run the study first"):
         cases(tmp_path / "nothing")
+
+
+def test_the_same_table_gives_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    folder = STUDIES["fig07"].folder
+    (tmp_path / folder).mkdir()
+    shutil.copy(EXPERIMENTS / folder / "results.csv", tmp_path / folder)
+    drawn = []
+    for seed in ("1", "2"):  # of strings' hashes, by which sets are ordered
+        command = [sys.executable, "-m", "requant.figures", "--experiments", str(tmp_path), "draw", "fig07"]
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": seed})
+        drawn.append((tmp_path / folder / "figure.png").read_bytes())
+    assert drawn[0] == drawn[1]

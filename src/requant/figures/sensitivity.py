@@ -97,7 +97,7 @@ def _only(values: pd.Series) -> int:
 def _draw_lines(axes: Axes, points: pd.DataFrame, shown: Sequence[str], labelled: bool = True) -> None:
     """`shown` in colour and, if so wanted, labelled, the other layers grey; `points` has the column y."""
     lines = {str(layers): rows.sort_values("centroids") for layers, rows in points.groupby("layers")}
-    for layers in lines.keys() - set(shown):
+    for layers in sorted(lines.keys() - set(shown)):  # in one order: the same bytes for the same table
         axes.plot(lines[layers]["centroids"], lines[layers]["y"], color=OTHERS, linewidth=0.7, zorder=1)
     colours = sns.color_palette("colorblind", len(shown))
     here = {layers: lines[layers].set_index("centroids")["y"] for layers in shown if layers in lines}

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from requant.codebook import Codebook
 from requant.codebook_forms import AnyCodebook, scalars
+from requant.codebook_trellis import TrellisCodebook
 from requant.compression import Compressed, place
 from requant.errors import UserError
 from requant.layers import TensorInfo, describe
@@ -41,6 +42,7 @@ MOST_CHANGE = 2.0  # of a layer's step by what was measured: far from there KL d
 REACHES = (1, 3, 7, 15, 31, 63, 127)  # steps to each side of 0 that a codebook has: few, so that layers share them
 CLOSE = 5e-4  # of the indices' bytes wanted
 BATCH = 32  # images, where layers are measured
+LEAST_BITS = 2.0  # a weight, for a trellis
 START, RANGE = 1e-3, 2.0**16
 HALVINGS = 40
 
@@ -75,6 +77,10 @@ class Grids:
             codebooks[layer.weight] = on_grid(self.base.get_parameter(layer.weight), width)
         place(model, codebooks)
         return Compressed(model, codebooks, self._assignments(codebooks), self.tensors)
+
+    def for_trellis(self, codebooks: Mapping[str, AnyCodebook]) -> set[str]:
+        """Those of its codebooks that a trellis suits: with few bits a weight it has too few zeros to offer."""
+        return {layer.weight for layer in self.layers if codebooks[layer.weight].entropy_bits >= LEAST_BITS}
 
     def _assignments(self, codebooks: Mapping[str, Codebook]) -> list[Assignment]:
         return [Assignment(t, codebooks[t.name].k, METHOD) for t in self.tensors if t.name in codebooks]
@@ -162,19 +168,21 @@ def on_grid(weight: Tensor, width: float) -> Codebook:
 
 def in_units(
     grids: Grids, model: nn.Module, codebooks: Mapping[str, AnyCodebook]
-) -> tuple[nn.Module, dict[str, Codebook]]:
+) -> tuple[nn.Module, dict[str, AnyCodebook]]:
     """The same function with fewer bytes: layers before a batch norm in units of their step, the rest in short numbers.
 
     Where a batch norm undoes the factor, centroids become whole numbers, so that all layers of one reach share a table.
     Parameters without a codebook are rounded to the 8 significant bits of bfloat16.
     """
-    found, books = copy.deepcopy(model), scalars(codebooks, "plan=auto")
+    found, books = copy.deepcopy(model), dict(codebooks)
     for layer in grids.layers:
         if layer.norm is not None:
             book = books[layer.weight]
-            reach = book.k // 2
-            divide(found, layer, float(book.centroids[-1]) / reach)
-            books[layer.weight] = Codebook(np.arange(-reach, reach + 1, dtype=np.float32), book.indices)
+            assert isinstance(book, Codebook | TrellisCodebook)
+            table = book.table if isinstance(book, TrellisCodebook) else book.centroids
+            reach = len(table) // 2
+            divide(found, layer, float(table[-1]) / reach)
+            books[layer.weight] = type(book)(np.arange(-reach, reach + 1, dtype=np.float32), book.indices)
     shorten(parameter for name, parameter in found.named_parameters() if name not in books)
     place(found, books)
     return found, books

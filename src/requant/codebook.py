@@ -38,7 +38,7 @@ class Codebook:
     dtype: np.dtype[Any] = FLOAT32
 
     def __post_init__(self) -> None:
-        _check_centroids(self.centroids)
+        check_centroids(self.centroids)
         check_indices(self.indices, self.k)
         check_dtype(self.dtype)
 
@@ -162,7 +162,8 @@ def _squared_error(values: NDArray, centroids: NDArray[Any] | np.float32) -> flo
     return float(difference @ difference)
 
 
-def _check_centroids(centroids: NDArray[np.float32]) -> None:
+def check_centroids(centroids: NDArray[np.float32]) -> None:
+    """Raise ValueError for what is no sorted table (k,) of finite float32 numbers."""
     if centroids.dtype != np.float32 or centroids.ndim != 1 or not centroids.size:
         raise ValueError(f"centroids must be float32 of shape (k,), not {centroids.dtype} of shape {centroids.shape}")
     check_finite(centroids)

@@ -1,4 +1,4 @@
-"""Clustered tensors of other forms than one table of scalars: groups, vectors, split channels.
+"""Clustered tensors of other forms than one table of scalars: groups, vectors, split channels; all forms together.
 
 Each has what `Codebook` has: k, indices, shape, dtype, dense(), the squared error, the entropy of the indices.
 """
@@ -25,6 +25,7 @@ from requant.codebook import (
     squared_error_of,
 )
 from requant.codebook_factors import FactoredCodebook
+from requant.codebook_trellis import TrellisCodebook
 from requant.errors import UserError
 
 Indices: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
@@ -301,7 +302,7 @@ def merged(split: NDArray[Any], sources: NDArray[np.uint32]) -> NDArray[Any]:
     return whole
 
 
-AnyCodebook: TypeAlias = Unsplit | SplitCodebook | FactoredCodebook
+AnyCodebook: TypeAlias = Unsplit | SplitCodebook | FactoredCodebook | TrellisCodebook
 """A clustered tensor of any form."""
 
 
@@ -323,6 +324,8 @@ def with_mapped_table(book: AnyCodebook, function: Callable[[NDArray[np.float32]
     """The same codebook with what `function` makes of its centroids."""
     if isinstance(book, SplitCodebook | FactoredCodebook):
         return replace(book, inner=with_table(book.inner, function(table_of(book.inner))))
+    if isinstance(book, TrellisCodebook):
+        return replace(book, table=function(book.table))
     return with_table(book, function(table_of(book)))
 
 
@@ -344,8 +347,9 @@ def _scalar(name: str, book: AnyCodebook, what: str) -> Codebook:
         VectorCodebook: "a table of vectors (method product)",
         SplitCodebook: "split channels",
         FactoredCodebook: "factors of low rank",
+        TrellisCodebook: "a trellis",
     }
     raise UserError(
         f"{what} needs one table of centroids a tensor, and {name} has {kinds[type(book)]}: "
-        "cluster it with granularity tensor, without split and rank, and not by product"
+        "cluster it with granularity tensor, without split, rank and plan.trellis, and not by product"
     )

@@ -175,6 +175,8 @@ class PlanConfig:
     """auto: how many unlabeled images tell what a layer's weights are worth."""
     held_out: int = 256
     """auto with target.max_drop: on how many further unlabeled images the drop is measured."""
+    trellis: bool = True
+    """auto with reconstruction: weights between two grids, a trellis saying which; smaller at the same error."""
     rules: list[Any] = field(default_factory=list)
     """Each {layers: "14-15", kind: weight, name: <regex>, centroids: 32, method: kmeans}, of which one of
     layers, kind, name at least; the first rule that matches a tensor decides. More a rule may say: granularity and

@@ -17,6 +17,7 @@ from torch import nn
 
 from requant.archive import Archive, load, read
 from requant.codebook import Codebook
+from requant.codebook_trellis import TrellisCodebook
 from requant.errors import UserError
 from requant.files import replacing
 from requant.models import Architecture, example_input, preprocessing, save_weights
@@ -67,7 +68,8 @@ def export_onnx(archive: Path, path: Path, *, dense: bool = False, opset: int = 
     architecture = Architecture.from_dict(content.architecture)
     graph = _graph(model, architecture, opset)
     # Groups, vectors and split channels are exported as the values that they stand for.
-    codebooks = {} if dense else {n: book for n, book in content.codebooks.items() if isinstance(book, Codebook)}
+    books = {n: b.plain() if isinstance(b, TrellisCodebook) else b for n, b in content.codebooks.items()}
+    codebooks = {} if dense else {n: book for n, book in books.items() if isinstance(book, Codebook)}
     for name, codebook in codebooks.items():
         _store_as_codebook(onnx, graph, name, codebook)
     _describe(graph, content, architecture)

@@ -22,6 +22,7 @@ from requant.codebook_forms import (
     table_of,
     with_table,
 )
+from requant.codebook_trellis import TrellisCodebook
 from requant.errors import UserError
 
 Reduction = Literal["mean", "sum"]
@@ -133,6 +134,8 @@ def train_centroids(model: nn.Module, name: str, codebook: AnyCodebook, reductio
     if isinstance(codebook, SplitCodebook | FactoredCodebook):
         what = "split channels" if isinstance(codebook, SplitCodebook) else "factors of low rank"
         raise UserError(f"{name} has {what}, whose centroids cannot be trained: cluster it without split and rank")
+    if isinstance(codebook, TrellisCodebook):
+        raise UserError(f"{name} is on a trellis, whose centroids cannot be trained: set plan.trellis=false")
     (centroids,) = put_on(model, name, codebook, Centroids(codebook, reduction))
     return centroids
 

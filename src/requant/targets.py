@@ -27,6 +27,7 @@ def fit_size(
     target: int,
     batches: Sequence[Tensor] = (),
     damping: float | None = None,
+    trellis: bool = False,
 ) -> Compressed:
     """The network rounded to grids so that its file has the target's size, within 0.2 % (reconstructed: 1 %).
 
@@ -39,13 +40,14 @@ def fit_size(
         target: bytes wanted.
         batches: images (N, C, H, W) without labels; where there are any the network is reconstructed on them.
         damping: of the reconstruction; None: the best of three (`best_damping`), chosen once.
+        trellis: reconstruct on trellises, where layers have bits enough (`Grids.for_trellis`).
 
     Raises:
         UserError: for a size that cannot be had.
 
     """
     tolerance = RECONSTRUCTED if batches else TOLERANCE
-    step, reconstructed = step_of(grids, target), _Reconstruction(grids, batches, damping)
+    step, reconstructed = step_of(grids, target), _Reconstruction(grids, batches, damping, trellis)
     for _ in range(ROUNDS):
         plain = grids.at(step)
         found = reconstructed(plain)
@@ -65,16 +67,17 @@ def fit_size(
 class _Reconstruction:
     """Makes students of one network, with a given damping or the one that suited the first."""
 
-    def __init__(self, grids: Grids, batches: Sequence[Tensor], damping: float | None) -> None:
-        self.base, self.batches = grids.base, batches
-        self.damping = damping
+    def __init__(self, grids: Grids, batches: Sequence[Tensor], damping: float | None, trellis: bool) -> None:
+        self.grids, self.batches = grids, batches
+        self.damping, self.trellis = damping, trellis
 
     def __call__(self, plain: Compressed) -> Compressed:
         if not self.batches:
             return plain
         if self.damping is None:
-            self.damping = best_damping(self.base, plain.codebooks, self.batches)
-        model, codebooks = reconstruct(self.base, plain.codebooks, self.batches, self.damping)
+            self.damping = best_damping(self.grids.base, plain.codebooks, self.batches)
+        trellis = self.grids.for_trellis(plain.codebooks) if self.trellis else ()
+        model, codebooks = reconstruct(self.grids.base, plain.codebooks, self.batches, self.damping, trellis)
         return replace(plain, model=model, codebooks=codebooks)
 
 
@@ -84,6 +87,7 @@ def fit_drop(
     held_out: Sequence[Tensor],
     batches: Sequence[Tensor] = (),
     damping: float | None = None,
+    trellis: bool = False,
 ) -> Compressed:
     """The smallest network found whose top-1 differs from the original's on at most `most` of the held-out images.
 
@@ -96,6 +100,7 @@ def fit_drop(
         held_out: batches (N, C, H, W) without labels, which nothing else looked at.
         batches: images without labels; where there are any the network is reconstructed on them.
         damping: as for `fit_size`.
+        trellis: as for `fit_size`.
 
     Raises:
         UserError: for no held-out images, and where the finest grids differ more often.
@@ -106,7 +111,7 @@ def fit_drop(
     wanted = _top1(grids.base, held_out)
     values = sum(grids.base.get_parameter(layer.weight).numel() for layer in grids.layers)
     low, bits, high = LEAST_BITS, FIRST_BITS, MOST_BITS
-    reconstructed = _Reconstruction(grids, batches, damping)
+    reconstructed = _Reconstruction(grids, batches, damping, trellis)
     found: Compressed | None = None
     dropped = 1.0
     while found is None or high - low > CLOSE_BITS:

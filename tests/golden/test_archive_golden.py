@@ -66,3 +66,16 @@ def test_archives_of_every_form_of_codebook_load_for_ever(storage: str) -> None:
         "short.weight": "Codebook",
         "many.weight": "Codebook",
     }
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_archives_of_format_3_load_for_ever(storage: str) -> None:
+    """Trellises; written from `test_trellis.two`."""
+    expected = load_file(HERE / "archive_trellis_3.safetensors")
+    archive = read(HERE / f"archive_trellis_{storage}_3.h5")
+    found = {name: codebook.dense() for name, codebook in archive.codebooks.items()} | archive.dense
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        assert np.array_equal(found[name], values), name
+    kinds = {name: type(codebook).__name__ for name, codebook in archive.codebooks.items()}
+    assert kinds == dict.fromkeys(["conv.weight", "fc.weight", "fc.bias"], "TrellisCodebook")

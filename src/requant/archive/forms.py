@@ -10,6 +10,7 @@ In the manifest such a tensor is clustered, its `shape` that of its indices, and
   run may be shorter;
 - scaled: `<name>:scales`, (G,) float32, the factor of each run's centroids;
 - vectors: `<name>:vectors`, (k, d) float32; an index stands for d values;
+- trellis (version 3): none; an index stands for one of two values, as `requant.codebook_trellis` says;
 - table: none; it is there for another element type, or where the tensor is split;
 - split: true: `<name>:sources`, (E,) int32: all that was said is true of a tensor with E more input channels (dimension
   1) at the end, each to be added to the one that `sources` names.
@@ -28,14 +29,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from requant.archive.manifest import DTYPES, Manifest
+from requant.archive.manifest import DTYPES, TRELLIS, Manifest
 from requant.archive.report import TensorBytes
 from requant.codebook import Codebook
 from requant.codebook_factors import FactoredCodebook
 from requant.codebook_forms import AnyCodebook, GroupedCodebook, SplitCodebook, Unsplit, VectorCodebook
+from requant.codebook_trellis import TrellisCodebook
 from requant.errors import ArchiveError
 
-PARTS = {"table": "", "grouped": "tables", "scaled": "scales", "vectors": "vectors"}
+PARTS = {"table": "", "grouped": "tables", "scaled": "scales", "vectors": "vectors", TRELLIS: ""}
 SOURCES = "sources"
 FACTORED = "factored"
 KEYS = {"kind": str, "shape": list, "dtype": str, "run": int | None, "split": bool}
@@ -67,9 +69,11 @@ def lowered(tensor: AnyCodebook | NDArray[Any]) -> Lowered:
     return Lowered(codes, form, sides)
 
 
-def _parts(book: Unsplit) -> tuple[str, Codebook, dict[str, NDArray[Any]]]:
+def _parts(book: Unsplit | TrellisCodebook) -> tuple[str, Codebook, dict[str, NDArray[Any]]]:
     if isinstance(book, Codebook):
         return "table", Codebook(book.centroids, book.indices), {}
+    if isinstance(book, TrellisCodebook):
+        return TRELLIS, Codebook(book.table, book.indices), {}
     if isinstance(book, VectorCodebook):
         return "vectors", Codebook(_ranks(book.k), book.indices), {"vectors": book.centroids}
     if book.scales is None:
@@ -126,6 +130,8 @@ def _raised(name: str, codes: Any, form: dict[str, Any], stored: Mapping[str, An
     side: Any = stored.get(f"{name}:{PARTS[form['kind']]}")
     factored = FACTORED in form
     try:
+        if form["kind"] == TRELLIS:
+            return TrellisCodebook(codes.centroids, codes.indices, dtype)
         if factored:
             shape = (sum(shape), codes.indices.shape[1] * (side.shape[1] if form["kind"] == "vectors" else 1))
         inner = _built(form["kind"], codes, side, shape, form["run"], dtype)
@@ -170,6 +176,8 @@ def _check_form(name: str, form: dict[str, Any]) -> None:
         form["run"] is not None and form["run"] < 1
     ):
         raise ArchiveError(f"its manifest gives {name} groups of {form['run']} values")
+    if form["kind"] == TRELLIS and (form["split"] or FACTORED in form):
+        raise ArchiveError(f"its manifest gives {name} a trellis in parts")
     if form["split"] and len(form["shape"]) < 2:
         raise ArchiveError(f"its manifest gives {name} split channels, and it has none")
 

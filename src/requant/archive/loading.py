@@ -84,6 +84,8 @@ def _manifest(content: h5py.File, version: int) -> Manifest:
     if manifest.storage not in BY_NAME:
         raise ArchiveError(f"its manifest names an unknown storage {manifest.storage!r}")
     check_forms(manifest)
+    if (version == envelope.NEWEST) != any(entry.version == envelope.NEWEST for entry in manifest.tensors):
+        raise ArchiveError(f"its format version, {version}, is not that of what it holds")
     return manifest
 
 

@@ -51,6 +51,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 """Element types by their PyTorch names, and how a file holds them."""
 
+TRELLIS = "trellis"  # a kind of `codes`
 MANIFEST = "manifest"  # the data set's name
 MAX_CENTROIDS_1 = 256  # in format version 1
 MAX_DIMENSIONS = 32
@@ -82,6 +83,8 @@ class Entry:
     @property
     def version(self) -> int:
         """The first format version that can hold it."""
+        if self.codes and self.codes["kind"] == TRELLIS:
+            return 3
         return 2 if self.stored or self.codes or (self.centroids or 0) > MAX_CENTROIDS_1 else 1
 
     @property

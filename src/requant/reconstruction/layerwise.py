@@ -1,7 +1,7 @@
 """Layer by layer, in the order of the network: round the weights, then give the outputs the teacher's statistics."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from requant.codebook import Codebook, index_dtype
 from requant.codebook_forms import AnyCodebook, scalars
+from requant.codebook_trellis import TrellisCodebook
 from requant.compression import place
 from requant.errors import UserError
 from requant.evaluation import evaluating
@@ -21,6 +22,7 @@ from requant.reconstruction.moments import JointMoments, joint_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import divergence
 from requant.reconstruction.statistics import correction, mean_and_variance
+from requant.reconstruction.trellis_rounding import trellis_indices
 
 MOST_BYTES = 4 << 30  # of activations in memory, teacher's and student's
 DAMPINGS = (0.01, 0.1, 1.0)
@@ -29,8 +31,12 @@ GAIN = 0.4  # of the way from the teacher's deviations to its gain
 
 
 def reconstruct(
-    original: nn.Module, codebooks: Mapping[str, AnyCodebook], batches: Sequence[Tensor], damping: float | None = None
-) -> tuple[nn.Module, dict[str, Codebook]]:
+    original: nn.Module,
+    codebooks: Mapping[str, AnyCodebook],
+    batches: Sequence[Tensor],
+    damping: float | None = None,
+    trellis: Collection[str] = (),
+) -> tuple[nn.Module, dict[str, AnyCodebook]]:
     """A student on the same centroids, whose weights are chosen among them so that it computes what the original does.
 
     Each layer sees what the student's layers before it make of the images. Its weights are solved for: those that make
@@ -49,6 +55,8 @@ def reconstruct(
             (called more than once, or of other types than convolutions and linear layers) stay.
         batches: images (N, C, H, W), without labels.
         damping: of the inputs' moments, in solving and in rounding; None: the best of three (`best_damping`).
+        trellis: codebooks of equal steps whose weights are to go on a trellis between their centroids, where layers can
+            be followed.
 
     Returns:
         The student and its codebooks.
@@ -60,7 +68,8 @@ def reconstruct(
     """
     if not batches:
         raise UserError("reconstruction needs images: give it one batch at least")
-    found = scalars(codebooks, "reconstruction")
+    plain = scalars(codebooks, "reconstruction")
+    found: dict[str, AnyCodebook] = {**plain}
     if damping is None:
         damping = best_damping(original, codebooks, batches)
     student = copy.deepcopy(original)
@@ -76,7 +85,11 @@ def reconstruct(
         for node in side_by_side(teacher_walk, student_walk, images[len(first) :], room):
             layer = known.get(node)
             if layer is not None and layer.weight in found:
-                found[layer.weight] = _rounded(original, walks, node, layer, found, damping)
+                weight = original.get_parameter(layer.weight)
+                moments = _moments(weight, walks, node, layer, codebooks)
+                rounded = _on_trellis if layer.weight in trellis else _rounded
+                found[layer.weight] = rounded(weight, moments, plain[layer.weight], damping)
+                place(student, {layer.weight: found[layer.weight]})
             elif layer is not None:
                 _solve(walks, node, layer, codebooks, damping)
             student_walk.compute(node)
@@ -112,23 +125,22 @@ def best_damping(original: nn.Module, codebooks: Mapping[str, AnyCodebook], batc
     return best
 
 
-def _rounded(
-    original: nn.Module,
-    walks: tuple[Walk, Walk],
-    node: fx.Node,
-    layer: Layer,
-    codebooks: Mapping[str, Codebook],
-    damping: float,
-) -> Codebook:
-    """The codebook with new indices, which the student's weight follows."""
-    weight, codebook = original.get_parameter(layer.weight), codebooks[layer.weight]
-    moments = _moments(weight, walks, node, layer, codebooks)
+def _rounded(weight: Tensor, moments: JointMoments, codebook: Codebook, damping: float) -> Codebook:
+    """The codebook with new indices."""
     centroids = torch.from_numpy(codebook.centroids).to(weight.device)
     indices = compensated_indices(solved(weight, moments, damping), moments.second, centroids, damping)
-    found: Any = indices.cpu().numpy().astype(index_dtype(codebook.k))
-    rounded = Codebook(codebook.centroids, found)
-    place(walks[1].model, {layer.weight: rounded})
-    return rounded
+    return Codebook(codebook.centroids, _short(indices, codebook.k))
+
+
+def _on_trellis(weight: Tensor, moments: JointMoments, codebook: Codebook, damping: float) -> TrellisCodebook:
+    """The trellis whose table the codebook's centroids are."""
+    table = torch.from_numpy(codebook.centroids).to(weight.device)
+    indices = trellis_indices(solved(weight, moments, damping), moments.second, table, damping)
+    return TrellisCodebook(codebook.centroids, _short(indices, codebook.k))
+
+
+def _short(indices: Tensor, k: int) -> Any:
+    return indices.cpu().numpy().astype(index_dtype(k))
 
 
 def _solve(

@@ -29,16 +29,24 @@ def compensated_indices(weight: Tensor, moments: Tensor, centroids: Tensor, damp
     """
     groups, size = moments.shape[:2]
     target = weight.reshape(groups, -1, size).float().clone()
-    damped = moments.double()
-    damped.diagonal(dim1=1, dim2=2).add_(_floor(damped) * damping)
-    order = damped.diagonal(dim1=1, dim2=2).mean(0).argsort(descending=True, stable=True)
-    damped = damped[:, order][:, :, order]
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    factor = torch.linalg.cholesky(inverse, upper=True).float()
+    order = moments.diagonal(dim1=1, dim2=2).mean(0).argsort(descending=True, stable=True)
+    factor = damped_factor(moments[:, order][:, :, order], damping)
     found = _rounded(target[:, :, order], factor, centroids.float())
     indices = torch.empty_like(found)
     indices[:, :, order] = found
     return indices.reshape(weight.shape)
+
+
+def damped_factor(moments: Tensor, damping: float) -> Tensor:
+    """(groups, C, C) float32, the upper Cholesky factor of the inverse of damped moments (groups, C, C).
+
+    Row i says what an error of weight i asks of those behind it: of weight j, factor[i, j] / factor[i, i] of it.
+    """
+    damped = moments.double()
+    damped.diagonal(dim1=1, dim2=2).add_(_floor(damped) * damping)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()
 
 
 def _floor(moments: Tensor) -> Tensor:

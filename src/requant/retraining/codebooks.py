@@ -16,6 +16,7 @@ from requant.assignments import train_assignments
 from requant.codebook import Codebook
 from requant.codebook_factors import FactoredCodebook
 from requant.codebook_forms import AnyCodebook, SplitCodebook, VectorCodebook, scalars, table_of
+from requant.codebook_trellis import TrellisCodebook
 from requant.errors import ConfigError
 from requant.parametrization import train_centroids, trained_codebook
 from requant.recipe import Recipe
@@ -107,7 +108,7 @@ def _put_on_codebooks(
     rates: dict[str, float] = {}
     for name, book in books.items():
         distance, place = spacing(book), _inside(name)
-        if distance is None or not movement.latent_rate:
+        if distance is None or not movement.latent_rate or isinstance(book, TrellisCodebook):
             train_centroids(student, name, book)
             rates |= {} if distance is None else {f"{place}.original": movement.centroid_rate * distance}
         else:
@@ -125,6 +126,8 @@ def spacing(book: AnyCodebook) -> float | None:
     """The median distance between neighbouring centroids of a table that differ; None where all are one."""
     if isinstance(book, SplitCodebook | FactoredCodebook):
         return spacing(book.inner)
+    if isinstance(book, TrellisCodebook):
+        return spacing(book.plain())
     table = table_of(book).astype(np.float64)
     gaps = _nearest_vectors(table) if isinstance(book, VectorCodebook) else np.diff(np.sort(np.atleast_2d(table)))
     gaps = gaps[(gaps > 0) & np.isfinite(gaps)]

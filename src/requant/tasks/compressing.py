@@ -137,12 +137,14 @@ def _grids(settings: Config, teacher: nn.Module) -> Grids:
 
 
 def _at_target(
-    settings: Config, found: Grids, batches: Sequence[Tensor] = (), damping: float | None = None
+    settings: Config, found: Grids, batches: Sequence[Tensor] = (), recipe: RetrainConfig | None = None
 ) -> Compressed:
     """plan=auto: the network on grids that meets the target; reconstructed where there are images."""
-    most = settings.target.max_drop
+    most, damping = settings.target.max_drop, recipe.damping if recipe else None
+    # Training codebooks moves indices, which a trellis ties to each other.
+    trellis = settings.plan.trellis and recipe is not None and recipe.method != "codebook"
     if most is not None:
-        return fit_drop(found, most, _held_out(settings), batches, damping)
+        return fit_drop(found, most, _held_out(settings), batches, damping, trellis)
 
     def size(compressed: Compressed) -> int:
         model, codebooks = in_units(found, compressed.model, compressed.codebooks)
@@ -151,7 +153,7 @@ def _at_target(
             path = Path(folder) / "network.h5"
             return archive.save(path, model, codebooks, storage="entropy", architecture=architecture).bytes
 
-    return fit_size(found, size, assembly.target_bytes(settings, found.original_bytes), batches, damping)
+    return fit_size(found, size, assembly.target_bytes(settings, found.original_bytes), batches, damping, trellis)
 
 
 def _held_out(settings: Config) -> list[Tensor]:
@@ -266,7 +268,7 @@ def _reconstruct(
     if job.grids is None:
         student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches, recipe.damping)
     else:
-        found = _at_target(job.settings, job.grids, batches, recipe.damping)
+        found = _at_target(job.settings, job.grids, batches, recipe)
         student, codebooks = found.model, found.codebooks
     seen = sum(len(batch) for batch in batches)
     job.histories[name] = History([], time.perf_counter() - started, seen)

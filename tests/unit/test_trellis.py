@@ -1,0 +1,261 @@
+"""Trellises: the code, codebooks on them, and the paths that rounding finds."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from test_auto import example_grids
+from test_reconstruction import images
+from torch import nn
+
+from requant.archive import STORAGES, read, save
+from requant.auto import entropy_bytes, in_units, step_of
+from requant.codebook_trellis import TrellisCodebook
+from requant.compression import check_placed, place
+from requant.errors import ArchiveError, UserError
+from requant.parametrization import train_centroids
+from requant.reconstruction import reconstruct
+from requant.reconstruction.rounding import compensated_indices
+from requant.reconstruction.trellis_rounding import trellis_indices
+from requant.targets import fit_drop, fit_size
+from requant.trellis import PARITY, STATES, parities, successors
+
+each_storage = pytest.mark.parametrize("storage", STORAGES)
+low_bits = arrays(np.uint8, st.tuples(st.integers(0, 4), st.integers(0, 40)), elements=st.integers(0, 1))
+
+
+def recursive(bits: np.ndarray) -> np.ndarray:
+    """b(t) = b(t-1) + b(t-3) + u(t-2), as it is written."""
+    found = np.zeros((len(bits), bits.shape[1] + 3), np.uint8)
+    before = np.pad(bits, ((0, 0), (3, 0)))
+    for t in range(3, found.shape[1]):
+        found[:, t] = found[:, t - 1] ^ found[:, t - 3] ^ before[:, t - 2]
+    return found[:, 3:]
+
+
+@given(low_bits)
+def test_parities_follow_the_recursion(bits: np.ndarray) -> None:
+    assert np.array_equal(parities(bits), recursive(bits))
+
+
+@given(low_bits)
+def test_states_give_the_same_parities(bits: np.ndarray) -> None:
+    states, expected = np.zeros(len(bits), np.int64), recursive(bits)
+    for t in range(bits.shape[1]):
+        assert np.array_equal(PARITY[states], expected[:, t])
+        states = successors()[states, bits[:, t]]
+
+
+def test_each_state_has_two_ways_in_and_four_steps_between_paths_that_meet() -> None:
+    """What the code is for: paths that part and meet again differ by 4 squared steps or more, not by 1."""
+    assert (np.bincount(successors().reshape(-1)) == 2).all()
+    distances = {0: 0}  # of two paths that part at state 0, by the pair of states they are in
+    pairs = {(s, t): np.inf for s in range(STATES) for t in range(STATES)}
+    first, second = successors()[0]
+    pairs[first, second] = 4.0  # points 0 and 2
+    for _ in range(20):
+        for (s, t), so_far in list(pairs.items()):
+            for u, v in product((0, 1), repeat=2):
+                gap = abs(int(2 * u + PARITY[s]) - int(2 * v + PARITY[t]))
+                ends = successors()[s, u], successors()[t, v]
+                pairs[ends] = min(pairs[ends], so_far + min(gap, 4 - gap) ** 2)
+    distances = {pair: found for pair, found in pairs.items() if pair[0] == pair[1]}
+    assert min(distances.values()) == 10  # Ungerboeck's table I, for 8 states
+
+
+def example(shape: tuple[int, ...] = (6, 5, 3), seed: int = 0, table: int = 9) -> TrellisCodebook:
+    drawn = np.random.default_rng(seed).integers(0, table - 1, shape).astype(np.uint8)
+    return TrellisCodebook((np.arange(table) - table // 2).astype(np.float32), drawn)
+
+
+def test_an_index_stands_for_its_entry_or_for_the_middle_above_it() -> None:
+    book = TrellisCodebook(np.float32([-2, 0, 4]), np.uint8([[1, 1, 1, 0, 0, 0]]))
+    assert book.k == 5
+    assert book.centroids.tolist() == [-2, -1, 0, 2, 4]
+    # low bits 1 1 1 0 0 0: parities 0, 0, 1, 1^0^1 = 0, 0^0^1 = 1, 1^1^0 = 0
+    assert book.dense().tolist() == [[0, 0, 2, -2, -1, -2]]
+    assert book.bits == 2
+    assert book.counts.tolist() == [3, 3, 0]
+    assert book.entropy_bits == 1
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 3), (7,), (1, 40), (0, 3), (3, 0), (4, 1, 3, 3)])
+def test_a_plain_codebook_has_the_same_values(shape: tuple[int, ...]) -> None:
+    book = example(shape)
+    assert book.plain().k == book.k == 17
+    assert np.array_equal(book.plain().dense(), book.dense())
+    assert book.squared_error(book.dense()) == 0
+    assert book.dense().shape == shape
+
+
+def test_what_is_no_trellis_is_refused() -> None:
+    with pytest.raises(ValueError, match="above its table"):
+        TrellisCodebook(np.float32([0, 1]), np.uint8([[1, 0, 0, 1]]))  # the last is one of 1 and what would follow
+    with pytest.raises(ValueError, match="beyond the 2"):
+        TrellisCodebook(np.float32([0, 1]), np.uint8([[2]]))
+    with pytest.raises(ValueError, match="sorted"):
+        TrellisCodebook(np.float32([1, 0]), np.uint8([[0]]))
+
+
+def error(weight: torch.Tensor, found: torch.Tensor, moments: torch.Tensor) -> float:
+    """The outputs' squared error, a mean over outputs."""
+    difference = (weight - found).reshape(len(moments), -1, moments.shape[1]).double()
+    return float(torch.einsum("gri,gij,grj->", difference, moments.double(), difference)) / len(weight)
+
+
+def on(table: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(TrellisCodebook(table.numpy(), indices.numpy().astype(np.uint8)).dense())
+
+
+@given(arrays(np.float32, (2, 5), elements=st.floats(-3, 3, width=32)))
+def test_the_nearest_path_is_found(values: np.ndarray) -> None:
+    weight, table = torch.from_numpy(values), torch.arange(-4, 5).float()
+    found = on(table, trellis_indices(weight, torch.eye(5)[None], table, 0.0))
+    for row, made in zip(values, found.numpy(), strict=True):
+        best = np.inf
+        for bits in product((0, 1), repeat=5):
+            parity = recursive(np.uint8([bits]))[0]
+            residues = (2 * np.array(bits) + parity) / 2 - 4  # of points, in steps of the table; 2 apart
+            nearest = np.rint((row - residues) / 2) * 2 + residues
+            nearest = np.where(nearest > 4, nearest - 2, np.where(nearest < -4, nearest + 2, nearest))
+            best = min(best, float(((row - nearest) ** 2).sum()))
+        assert float(((row - made) ** 2).sum()) == pytest.approx(best, abs=1e-5)
+
+
+def correlated(size: int, seed: int = 0) -> torch.Tensor:
+    """(1, C, C) moments of inputs that are alike where they are neighbours."""
+    places = torch.arange(size)
+    scales = torch.rand(size, generator=torch.Generator().manual_seed(seed)) + 0.5
+    return (0.9 ** (places - places[:, None]).abs() * scales * scales[:, None])[None]
+
+
+@pytest.mark.parametrize("moments", [torch.eye(200)[None], correlated(200)])
+def test_a_trellis_is_nearer_than_its_table_alone(moments: torch.Tensor) -> None:
+    """At fine steps 8 states are worth about a decibel: 0.8 of the squared error at the same number of indices."""
+    weight = torch.randn(64, 200, generator=torch.Generator().manual_seed(1))
+    table = torch.arange(-40, 41) * 0.25
+    plain = table[compensated_indices(weight, moments, table, 0.01)]
+    found = on(table, trellis_indices(weight, moments, table, 0.01))
+    assert error(weight, found, moments) < 0.85 * error(weight, plain, moments)
+
+
+def test_outliers_end_at_the_ends_of_the_table() -> None:
+    weight, table = torch.tensor([[9.0, -9.0, 9.0, -9.0, 0.2]]), torch.arange(-2, 3).float()
+    with pytest.raises(ValueError, match="3 entries"):
+        trellis_indices(weight, torch.eye(5)[None], table[:2], 0.01)
+    found = on(table, trellis_indices(weight, torch.eye(5)[None], table, 0.01))
+    assert found[0, :4].abs().min() >= 0.5
+    assert (found[0, :4].sign() == weight[0, :4].sign()).all()
+
+
+def test_paths_are_the_same_as_ever() -> None:
+    """Golden: two groups, more weights than a block, moments that are not diagonal."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(4, 70, generator=generator)
+    moments = torch.cat([correlated(70, 5), torch.eye(70)[None]])
+    table = torch.arange(-4, 5).float()
+    found = trellis_indices(weight, moments, table, 0.1)
+    assert found[:, :12].tolist() == GOLDEN
+    assert found[:, 63:].sum(1).tolist() == GOLDEN_SUMS
+
+
+GOLDEN = [
+    [4, 5, 3, 4, 4, 4, 5, 2, 4, 3, 5, 3],
+    [3, 5, 4, 4, 3, 3, 3, 3, 2, 2, 4, 4],
+    [4, 4, 4, 3, 3, 4, 5, 4, 5, 1, 3, 3],
+    [4, 4, 5, 5, 3, 4, 3, 4, 3, 3, 6, 4],
+]
+GOLDEN_SUMS = [27, 23, 24, 29]
+
+
+class Two(nn.Module):
+    """A convolution, a linear layer and a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 6, 3), nn.Linear(10, 5)
+
+
+def two(seed: int = 0) -> tuple[nn.Module, dict[str, Any]]:
+    torch.manual_seed(seed)
+    model = Two()
+    books: dict[str, Any] = {
+        "conv.weight": example((6, 3, 3, 3), seed),
+        "fc.weight": example((5, 10), seed + 1, table=300 // 2),
+        "fc.bias": example((5,), seed + 2),
+    }
+    place(model, books)
+    return model, books
+
+
+@each_storage
+def test_archives_hold_trellises(storage: str, tmp_path: Path) -> None:
+    model, books = two()
+    report = save(tmp_path / "a.h5", model, books, storage=storage)
+    assert (tmp_path / "a.h5").read_bytes()[8] == 3  # the format's version
+    found = read(tmp_path / "a.h5")
+    assert report.bytes == (tmp_path / "a.h5").stat().st_size
+    for name, book in books.items():
+        made = found.codebooks[name]
+        assert isinstance(made, TrellisCodebook)
+        assert np.array_equal(made.table, book.table)
+        assert np.array_equal(made.indices, book.indices)
+        assert np.array_equal(made.dense(), model.state_dict()[name].numpy())
+
+
+def test_a_trellis_takes_a_bit_less_than_all_its_points(tmp_path: Path) -> None:
+    layer, book = nn.Linear(300, 50, bias=False), example((50, 300), table=33)
+    place(layer, {"weight": book})
+    sizes = [save(tmp_path / "a.h5", layer, {"weight": b}, storage="entropy").bytes for b in (book, book.plain())]
+    assert sizes[1] - sizes[0] == pytest.approx(50 * 300 / 8, rel=0.1)
+
+
+def test_a_trellis_in_parts_or_beyond_its_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, book = nn.Linear(4, 1, bias=False), TrellisCodebook(np.float32([0, 1]), np.uint8([[1, 0, 0, 0]]))
+    place(layer, {"weight": book})
+    object.__setattr__(book, "indices", np.uint8([[1, 0, 0, 1]]))  # past the check, as a forger is
+    monkeypatch.setattr(TrellisCodebook, "squared_error", lambda *_: 0)
+    save(tmp_path / "a.h5", layer, {"weight": book})
+    with pytest.raises(ArchiveError, match="above its table"):
+        read(tmp_path / "a.h5")
+
+
+def test_centroids_on_a_trellis_are_not_trained() -> None:
+    model, books = two()
+    with pytest.raises(UserError, match=r"plan\.trellis=false"):
+        train_centroids(model, "conv.weight", books["conv.weight"])
+    with pytest.raises(UserError, match=r"has a trellis.*plan\.trellis"):
+        reconstruct(model, books, [torch.zeros(1, 3, 3, 3)])
+
+
+def test_networks_are_reconstructed_on_trellises(tmp_path: Path) -> None:
+    """Layers with bits enough go on one, the others stay on their grid; the file is the network."""
+    found, batches = example_grids(), [images(16)]
+    plain = found.at(step_of(found, 150))
+    chosen = found.for_trellis(plain.codebooks)
+    assert chosen
+    assert chosen == {name for name, book in plain.codebooks.items() if book.entropy_bits >= 2}
+    model, books = reconstruct(found.base, plain.codebooks, batches, 0.1, chosen)
+    check_placed(model, books)
+    assert {name for name, book in books.items() if isinstance(book, TrellisCodebook)} == chosen
+    units, in_file = in_units(found, model, books)
+    check_placed(units, in_file)
+    assert torch.allclose(units(images(4)), model(images(4)), atol=0.2)
+    save(tmp_path / "a.h5", units, in_file, storage="entropy")
+    state = units.state_dict()
+    assert all(np.array_equal(b.dense(), state[n].numpy()) for n, b in read(tmp_path / "a.h5").codebooks.items())
+
+
+def test_sizes_and_drops_are_met_on_trellises() -> None:
+    found, batches = example_grids(), [images(16)]
+    made = fit_size(found, lambda compressed: round(entropy_bytes(compressed)) + 500, 700, batches, 0.1, trellis=True)
+    assert abs(entropy_bytes(made) + 500 - 700) <= 8
+    assert any(isinstance(book, TrellisCodebook) for book in made.codebooks.values())
+    dropped = fit_drop(found, 0.3, [images(80, seed=7)], batches, 0.1, trellis=True)
+    check_placed(dropped.model, dropped.codebooks)

@@ -1,6 +1,6 @@
 """Size against accuracy: every way to make a network's file small, each measured on the network loaded from its file.
 
-python -m benchmarks.frontier effnet_lite0 --images <imagenet>/val --photographs <folder> [--points ours-1.55 ...]
+python -m benchmarks.frontier effnet_lite0 --images <imagenet>/val --photographs <folder> [--points 'ours: 1.55 MB' ...]
 python -m benchmarks.frontier vgg16_cifar10 --photographs <folder>
 python -m benchmarks.frontier resnet50_cifar10 --photographs <folder>
 
@@ -29,6 +29,7 @@ from benchmarks.frontier_peers import coremltools, nncodec, whole_numbers
 from requant import archive, data
 from requant.auto import grids_for, in_units
 from requant.compression import Compressed, compress
+from requant.data import UnlabeledImages
 from requant.evaluation import outputs, score
 from requant.figures.style import COLUMN, save, style
 from requant.machine import keep_memory
@@ -101,10 +102,7 @@ Point = Callable[[Job, Path], nn.Module]
 
 def ours(megabytes: float, job: Job, path: Path) -> nn.Module:
     """plan=auto and retrain=reconstruct, as `run.py` does it."""
-    wanted = preprocessing(job.network.architecture)
-    images = data.unlabeled(
-        "folder", wanted, root=job.photographs, crops=4 * job.network.images, scale=job.network.scale, seed=0
-    )
+    images = crops(job)
     example, target = example_input(job.network.architecture), round(1e6 * megabytes)
     grids = grids_for(job.teacher, example, images, min(128, job.network.images), lambda _: target)
 
@@ -115,6 +113,12 @@ def ours(megabytes: float, job: Job, path: Path) -> nn.Module:
     found = fit_size(grids, size, target, batches, trellis=True)
     size(found)
     return archive.load(path)
+
+
+def crops(job: Job) -> UnlabeledImages:
+    """Of the photographs."""
+    wanted, network = preprocessing(job.network.architecture), job.network
+    return data.unlabeled("folder", wanted, root=job.photographs, crops=4 * network.images, scale=network.scale, seed=0)
 
 
 def clustered(method: str, k: int, storage: str, job: Job, path: Path) -> nn.Module:
@@ -135,25 +139,34 @@ def _with_state(job: Job, state: Mapping[str, Tensor]) -> nn.Module:
     return model
 
 
+def job_of(network: Network, photographs: str) -> Job:
+    """With the network's weights."""
+    teacher = build(network.architecture)
+    load_weights(teacher, network.weights, network.architecture)
+    return Job(network, teacher.to(memory_format=torch.channels_last).eval(), photographs)
+
+
 def points(network: Network) -> dict[str, Point]:
-    """All that is measured, by name: <method>-<setting>."""
-    found: dict[str, Point] = {f"ours-{size:g} MB": partial(ours, size) for size in network.sizes}
-    found |= {f"NNCodec-qp {qp}": partial(others, partial(nncodec, qp)) for qp in (-32, -28, -24, -22, -20)}
-    found |= {f"integers-{bits} bits": partial(others, partial(whole_numbers, bits)) for bits in (8, 4)}
+    """All that is measured, as <method>: <setting>."""
+    found: dict[str, Point] = {f"ours: {size:g} MB": partial(ours, size) for size in network.sizes}
+    found |= {f"NNCodec: qp {qp}": partial(others, partial(nncodec, qp)) for qp in (-32, -28, -24, -22, -20)}
+    found |= {f"integers: {bits} bits": partial(others, partial(whole_numbers, bits)) for bits in (8, 4)}
     example = example_input(network.architecture)
     for bits, channels in ((8, None), (6, None), (4, None), (4, 8), (3, 8), (2, 8)):
         setting = f"{bits} bits" if channels is None else f"{bits} bits of {channels} channels"
-        found[f"coremltools-{setting}"] = partial(others, partial(coremltools, bits, channels, example))
-    found |= {f"k-means-k {k}": partial(clustered, "kmeans", k, "entropy") for k in (256, 64, 32, 16)}
-    return found | {f"paper's clusters-k {k}": partial(clustered, "equal_population", k, "gzip") for k in (256, 64, 16)}
+        found[f"coremltools: {setting}"] = partial(others, partial(coremltools, bits, channels, example))
+    found |= {f"k-means: k {k}": partial(clustered, "kmeans", k, "entropy") for k in (256, 64, 32, 16)}
+    return found | {
+        f"paper's clusters: k {k}": partial(clustered, "equal_population", k, "gzip") for k in (256, 64, 16)
+    }
 
 
-def measure(job: Job, images: str | None, path: Path, wanted: list[str]) -> None:
-    """Append the points that are missing to a csv."""
+def measure(job: Job, images: str | None, path: Path, points: Mapping[str, Point], wanted: list[str]) -> None:
+    """Append those of the points that a csv lacks to it."""
     test = data.labelled(job.network.data, "test", preprocessing(job.network.architecture), root=images)
     batches = data.loader(test, 50 if job.network.data == "imagenet" else 250, shuffle=False)
-    done = {f"{row['method']}-{row['setting']}" for row in read(path)}
-    todo = {name: point for name, point in points(job.network).items() if name not in done}
+    done = {f"{row['method']}: {row['setting']}" for row in read(path)}
+    todo = {name: point for name, point in points.items() if name not in done}
     todo = {name: point for name, point in todo.items() if not wanted or name in wanted}
     if not todo:
         return
@@ -166,7 +179,7 @@ def measure(job: Job, images: str | None, path: Path, wanted: list[str]) -> None
             seconds, size = time.perf_counter() - started, _size(file)
         found = score(*outputs(student, batches), teacher_NC)
         original = sum(4 * v.numel() for k, v in job.teacher.state_dict().items() if "num_batches" not in k)
-        method, setting = name.rsplit("-", 1) if "qp" not in name else name.split("-", 1)
+        method, setting = name.split(": ")
         row = (
             method,
             setting,
@@ -246,17 +259,14 @@ def main() -> None:
     parser.add_argument("network", choices=list(NETWORKS))
     parser.add_argument("--images", help="imagenet: the validation tree")
     parser.add_argument("--photographs", help="the folder of unlabeled images; without it, only draw")
-    parser.add_argument("--points", nargs="*", default=[], help="only these, such as 'ours-1.55 MB'")
+    parser.add_argument("--points", nargs="*", default=[], help="only these, such as 'ours: 1.55 MB'")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     keep_memory()
     path, network = EXPERIMENTS / "frontier" / f"{given.network}.csv", NETWORKS[given.network]
     if given.photographs:
-        teacher = build(network.architecture)
-        load_weights(teacher, network.weights, network.architecture)
-        job = Job(network, teacher.to(memory_format=torch.channels_last).eval(), given.photographs)
-        measure(job, given.images, path, given.points)
+        measure(job_of(network, given.photographs), given.images, path, points(network), given.points)
     draw(path, given.network)
 
 

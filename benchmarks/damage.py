@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -32,7 +33,9 @@ from rich.table import Table
 from torch import nn
 
 from requant.archive import STORAGES, Archive, envelope, read, save, shortened
-from requant.compression import compress
+from requant.codebook import Codebook
+from requant.codebook_trellis import TrellisCodebook
+from requant.compression import compress, place
 from requant.errors import ArchiveError
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "damage"
@@ -51,13 +54,17 @@ BAD = {"damaged": (OTHER, ERROR, CRASHED, HUNG), "forged": (ERROR, CRASHED, HUNG
 
 
 def original(storage: str, folder: Path) -> bytes:
-    """A small archive with every kind of tensor."""
+    """A small archive with every kind of tensor, one of them on a trellis."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Flatten(), nn.Linear(64, 20))
     model.register_buffer("mask", torch.tensor([True, False]))
     rules = [{"kind": "bias", "centroids": 1}, {"kind": "weight", "layers": "1", "centroids": 16}]
     found = compress(model, [*rules, {"kind": "weight", "centroids": 300}], torch.zeros(1, 3, 4, 4), "linear")
-    short, books = shortened(found.model, found.codebooks, centroids=None if storage == "gzip" else "float16")
+    book = found.codebooks["0.weight"]
+    assert isinstance(book, Codebook)
+    books = {**found.codebooks, "0.weight": TrellisCodebook(book.centroids, np.minimum(book.indices, book.k - 2))}
+    place(found.model, books)
+    short, books = shortened(found.model, books, centroids=None if storage == "gzip" else "float16")
     save(folder / "original.h5", short, books, storage=storage, provenance={"seed": 0})
     return (folder / "original.h5").read_bytes()
 

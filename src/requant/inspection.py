@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from requant.archive import Archive, read
 from requant.codebook_forms import AnyCodebook
+from requant.codebook_trellis import TrellisCodebook
 from requant.errors import UserError
 from requant.layers import TensorInfo, describe
 from requant.models import Architecture, build, example_input
@@ -204,7 +205,7 @@ def _stored(name: str, tensor: Stored, archive: Archive, info: TensorInfo | None
         dtype=form.dtype,
         values=values,
         centroids=form.centroids,
-        method=_method(archive.provenance, name, clustered=form.centroids is not None),
+        method=_method(archive.provenance, name, tensor),
         bytes=size,
         share=size / archive.report.bytes,
         bits_per_weight=8 * size / values if values else None,
@@ -212,10 +213,12 @@ def _stored(name: str, tensor: Stored, archive: Archive, info: TensorInfo | None
     )
 
 
-def _method(provenance: Mapping[str, Any] | None, name: str, clustered: bool) -> str | None:
+def _method(provenance: Mapping[str, Any] | None, name: str, tensor: Stored) -> str | None:
     methods = (provenance or {}).get("methods")
-    method = methods.get(name) if isinstance(methods, dict) else methods if clustered else None
-    return method if isinstance(method, str) else None
+    method = methods.get(name) if isinstance(methods, dict) else None if isinstance(tensor, np.ndarray) else methods
+    if not isinstance(method, str):
+        return None
+    return f"{method}, trellis" if isinstance(tensor, TrellisCodebook) else method
 
 
 def _tensors(archive: Archive) -> dict[str, Stored]:
@@ -253,4 +256,5 @@ def _values(tensor: Stored, part: slice) -> NDArray[Any]:
 def _indices_changed(a: Stored, b: Stored) -> float | None:
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) or a.k != b.k or a.indices.shape != b.indices.shape:
         return None
+    a, b = (book.plain() if isinstance(book, TrellisCodebook) else book for book in (a, b))
     return float(np.count_nonzero(a.indices != b.indices) / max(1, a.indices.size))

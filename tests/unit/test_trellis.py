@@ -19,6 +19,7 @@ from requant.auto import entropy_bytes, in_units, step_of
 from requant.codebook_trellis import TrellisCodebook
 from requant.compression import check_placed, place
 from requant.errors import ArchiveError, UserError
+from requant.inspection import diff, inspect
 from requant.parametrization import train_centroids
 from requant.reconstruction import reconstruct
 from requant.reconstruction.rounding import compensated_indices
@@ -207,6 +208,20 @@ def test_archives_hold_trellises(storage: str, tmp_path: Path) -> None:
         assert np.array_equal(made.table, book.table)
         assert np.array_equal(made.indices, book.indices)
         assert np.array_equal(made.dense(), model.state_dict()[name].numpy())
+
+
+def test_trellises_are_named_and_compared_by_their_values(tmp_path: Path) -> None:
+    model, books = two()
+    save(tmp_path / "a.h5", model, books, provenance={"methods": "grid"})
+    save(tmp_path / "b.h5", model, {name: book.plain() for name, book in books.items()})
+    found = inspect(tmp_path / "a.h5")
+    assert {tensor.method for tensor in found.tensors if tensor.centroids} == {"grid, trellis"}
+    assert {t.name: t.centroids for t in found.tensors} == {
+        "conv.weight": 17, "conv.bias": None, "fc.weight": 299, "fc.bias": 17,
+    }  # fmt: skip
+    compared = diff(tmp_path / "a.h5", tmp_path / "b.h5")
+    assert compared.equal
+    assert {tensor.indices_changed for tensor in compared.tensors if tensor.name != "conv.bias"} == {0.0}
 
 
 def test_a_trellis_takes_a_bit_less_than_all_its_points(tmp_path: Path) -> None:

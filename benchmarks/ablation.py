@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -128,7 +129,7 @@ LOOKS = {2: ("s", "--"), 3: ("^", "-."), 4: ("o", "-")}
 
 
 def draw() -> None:
-    """KL from the original after each step, a panel a network."""
+    """KL from the original after each step, a panel a network; the last does not follow from the one before it."""
     found = {name: rows for name in NETWORKS if (rows := read(FOLDER / f"{name}.csv"))}
     with style():
         figure = Figure(figsize=(PAGE, 3.0), layout="constrained")
@@ -137,8 +138,9 @@ def draw() -> None:
             for number, (bits, (marker, line)) in enumerate(LOOKS.items()):
                 kl = {row["setting"]: float(row["kl"]) for row in rows if row["method"] == f"{bits} bits"}
                 places = [place for place, step in enumerate(STEPS) if step in kl]
-                look = {"marker": marker, "linestyle": line, "markersize": 4, "color": f"C{number}"}
-                axes.plot(places, [kl[list(STEPS)[place]] for place in places], label=f"{bits} bits", **look)
+                look: dict[str, Any] = {"marker": marker, "markersize": 4, "color": f"C{number}"}
+                for shown, stroke, label in ((places[:-1], line, f"{bits} bits"), (places[-1:], "none", "")):
+                    axes.plot(shown, [kl[list(STEPS)[place]] for place in shown], linestyle=stroke, label=label, **look)
             axes.set_yscale("log")
             axes.set_xticks(range(len(STEPS)), STEPS, rotation=60, ha="right", rotation_mode="anchor")
             axes.set_title(f"{name}, n = {int(rows[0]['n']):,}")

@@ -75,6 +75,7 @@ def coremltools(bits: int, channels: int | None, example: Tensor, teacher: nn.Mo
             settings |= {"granularity": "per_grouped_channel", "group_size": channels}
         config = PostTrainingPalettizerConfig.from_dict({"global_config": settings})
         found = PostTrainingPalettizer(teacher, config).compress()
+        _convert_casts(ct)
         image = ct.TensorType(shape=tuple(example.shape))
         traced = torch.jit.trace(found, example)
         target = ct.target.iOS18
@@ -83,3 +84,20 @@ def coremltools(bits: int, channels: int | None, example: Tensor, teacher: nn.Mo
         logging.disable(logging.NOTSET)
     path.with_suffix(".mlpackage").rename(path)
     return {name: value for name, value in found.state_dict().items() if name in teacher.state_dict()}
+
+
+def _convert_casts(ct: Any) -> None:
+    """Have coremltools 9.0 convert casts to int of one-element arrays, which numpy 2.4 refuses (EfficientNet-Lite0)."""
+    from coremltools.converters.mil import register_torch_op
+    from coremltools.converters.mil.frontend.torch.ops import _get_inputs
+
+    def cast(context: Any, node: Any) -> None:
+        (value,) = _get_inputs(context, node, expected=1)
+        builder = ct.converters.mil.Builder
+        known = value.val is not None
+        found = (
+            builder.const(val=int(value.val.item()), name=node.name) if known else builder.cast(x=value, dtype="int32")
+        )
+        context.add(found, node.name)
+
+    register_torch_op(cast, torch_alias=["int"], override=True)

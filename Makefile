@@ -11,7 +11,7 @@ SMOKE := fig07-smoke fig08-smoke fig09-smoke fig15-smoke fig16-smoke
 # REQUANT_PHOTOS=<folder> takes those photographs instead of the few that come with scikit-image.
 PHOTOS := $(if $(SCALE),,$(if $(REQUANT_PHOTOS),unlabeled=folder unlabeled.root=$(REQUANT_PHOTOS)))
 
-.PHONY: help setup demo test test-all test-slurm check format bench teachers report sync clean
+.PHONY: help setup demo test test-all test-slurm check format bench damage frontier teachers report sync clean
 .PHONY: figures tables tables-runs cases-runs photographs photographs-runs $(FIGURES) $(FIGURES:%=%-runs) $(SMOKE)
 .DEFAULT_GOAL := help
 
@@ -57,7 +57,16 @@ bench: setup  ## benchmarks: ratios, both sides in one run
 	$(PY) -m benchmarks.export
 	$(PY) -m benchmarks.bench_archive load
 
-damage: setup  ## 100,000 damaged archives and 2,000 forged ones of each storage (15 minutes; resumable): experiments/damage
+# With REQUANT_PHOTOS=<folder> (and, for EfficientNet-Lite0, IMAGENET=<imagenet>) what the csv files lack is measured first.
+frontier: setup  ## size against accuracy beside other tools, and step by step: experiments/frontier, experiments/ablation
+	for network in vgg16_cifar10 resnet50_cifar10 $(if $(REQUANT_PHOTOS),$(if $(IMAGENET),effnet_lite0),effnet_lite0); do \
+	  for study in frontier ablation; do \
+	    $(PY) -m benchmarks.$$study $$network $(if $(IMAGENET),--images $(IMAGENET)/val) \
+	      $(if $(REQUANT_PHOTOS),--photographs $(REQUANT_PHOTOS)) || exit 1; \
+	  done; \
+	done
+
+damage: setup  ## 100,000 damaged archives and 2,000 forged ones of each storage (4 to 15 minutes; resumable): experiments/damage
 	$(PY) -m benchmarks.damage
 
 # Each goes on where a killed one was, and is only shown where it is done (outputs/teachers).

@@ -163,8 +163,10 @@ def points(network: Network) -> dict[str, Point]:
 
 def measure(job: Job, images: str | None, path: Path, points: Mapping[str, Point], wanted: list[str]) -> None:
     """Append those of the points that a csv lacks to it."""
-    test = data.labelled(job.network.data, "test", preprocessing(job.network.architecture), root=images)
-    batches = data.loader(test, 50 if job.network.data == "imagenet" else 250, shuffle=False)
+    imagenet = job.network.data == "imagenet"
+    form = preprocessing(job.network.architecture)
+    test = data.labelled(job.network.data, "test", form, root=images if imagenet else None)
+    batches = data.loader(test, 50 if imagenet else 250, shuffle=False)
     done = {f"{row['method']}: {row['setting']}" for row in read(path)}
     todo = {name: point for name, point in points.items() if name not in done}
     todo = {name: point for name, point in todo.items() if not wanted or name in wanted}

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from requant.clustering.parallel import map_parts
 from requant.clustering.search import Indices, Search
+from requant.clustering.tallies import tallied
 from requant.codebook import index_dtype
 
-PATTERNS = 1 << 16
 FEW = 1 << 14  # values
 
 
@@ -45,10 +45,10 @@ def assign(
         chunk = values[part]
         found = search(chunk)
         indices[part] = found
-        counts = _counts(found, starts.size)
+        counts = tallied(found, starts.size)
         part_weights = None if weights is None else weights[part]
-        mass = counts if part_weights is None else np.bincount(found, part_weights, starts.size)
-        sums = np.bincount(found, chunk if part_weights is None else chunk * part_weights, starts.size)
+        mass = counts if part_weights is None else tallied(found, starts.size, part_weights)
+        sums = tallied(found, starts.size, chunk if part_weights is None else chunk * part_weights)
         return counts, mass, sums
 
     members = Members(np.zeros(starts.size, np.int64), np.zeros(starts.size), np.zeros(starts.size))
@@ -68,12 +68,3 @@ def _bisection(bounds: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], I
         return placed
 
     return search
-
-
-def _counts(indices: Indices, size: int) -> NDArray[np.int64]:
-    """How often each index occurs; indices of one byte are counted by twos, in half the time."""
-    if indices.dtype != np.uint8 or indices.size % 2 or indices.size < FEW:
-        return np.bincount(indices, minlength=size)
-    pairs = np.bincount(indices.view(np.uint16), minlength=PATTERNS).reshape(256, 256)
-    counts: NDArray[np.int64] = (pairs.sum(axis=0) + pairs.sum(axis=1))[:size]
-    return counts

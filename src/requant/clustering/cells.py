@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from requant.clustering.bins import Bins
-from requant.clustering.parallel import map_parts
+from requant.clustering.parallel import WIDE, map_parts
 from requant.clustering.starts import density_firsts
+from requant.clustering.tallies import tallied
 
 CELLS = 1 << 16
 SIGN = np.uint32(1 << 31)
@@ -50,19 +51,19 @@ class _Cells:
         ends = list(map_parts(lambda part: (values[part].min(), values[part].max()), values.size))
         return cls(min(low for low, _ in ends), max(high for _, high in ends))
 
-    def numbers(self, values: NDArray[np.float32]) -> NDArray[np.intp]:
+    def numbers(self, values: NDArray[np.float32]) -> NDArray[np.int32]:
         shifted = values - self.low
         shifted *= self.scale
-        return shifted.astype(np.intp)
+        return shifted.astype(np.int32)
 
     def counts(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
         """(CELLS + 1,) as the greatest values may be rounded up."""
 
         def part_counts(part: slice) -> NDArray[np.int64]:
-            return np.bincount(self.numbers(values[part]), minlength=CELLS + 1)
+            return tallied(self.numbers(values[part]), CELLS + 1)
 
         total = np.zeros(CELLS + 1, np.int64)
-        for counts in map_parts(part_counts, values.size):
+        for counts in map_parts(part_counts, values.size, WIDE):
             total += counts
         return total
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from requant.clustering.parallel import map_parts
+from requant.clustering.parallel import WIDE, map_parts
+from requant.clustering.tallies import tallied
 
 PATTERNS = 1 << 16
 LOWER_BITS = 16
@@ -49,10 +50,9 @@ class Grid:
         """(m,) how many values each interval holds, or their weights' sum."""
 
         def part_totals(part: slice) -> NDArray[Any]:
-            part_weights = None if weights is None else weights[part]
-            return np.bincount(self.numbers(values[part]), weights=part_weights, minlength=self.lows.size)
+            return tallied(self.numbers(values[part]), self.lows.size, None if weights is None else weights[part])
 
-        return _summed(map_parts(part_totals, values.size), self.lows.size)
+        return _summed(map_parts(part_totals, values.size, WIDE), self.lows.size)
 
     def members(self, values: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
         """The positions of the values in chosen intervals; `chosen` is (m,) by number."""
@@ -91,10 +91,9 @@ def make_grid(values: NDArray[np.float32], weights: NDArray[np.float64] | None, 
 
 def _pattern_totals(values: NDArray[np.float32], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
     def part_totals(part: slice) -> NDArray[Any]:
-        part_weights = None if weights is None else weights[part]
-        return np.bincount(_halves(values[part])[UPPER::2], weights=part_weights, minlength=PATTERNS)
+        return tallied(_halves(values[part])[UPPER::2], PATTERNS, None if weights is None else weights[part])
 
-    return _summed(map_parts(part_totals, values.size), PATTERNS)
+    return _summed(map_parts(part_totals, values.size, WIDE), PATTERNS)
 
 
 def _halves(values: NDArray[np.float32]) -> NDArray[np.uint16]:

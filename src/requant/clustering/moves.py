@@ -15,10 +15,10 @@ from requant.clustering.bins import Bins
 from requant.clustering.interval_costs import IntervalCosts
 
 SWEEPS = 64
-GAIN = 1e-4  # of the cost: a sweep that gains less is the last
+GAIN = 2e-4  # of the cost: a sweep that gains less is the last
 ITERATIONS = 30  # of Lloyd's after each sweep
 AWAY = 3  # clusters: how far a cut may jump
-EVALUATIONS = 1 << 19  # costs computed at once
+EVALUATIONS = 1 << 15  # costs computed at once: what of them is between stays in the cache
 
 
 def improved_firsts(

@@ -6,18 +6,25 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+WIDE = 1 << 20  # values of a part whose result is itself large
 CHUNK = 1 << 18  # values whose intermediate results stay in a core's cache
 
 
-def map_parts(function: Callable[[slice], T], size: int) -> Iterator[T]:
-    """What `function` makes of each part of so many values, in order, whatever the number of threads."""
-    parts = [slice(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
+def map_parts(function: Callable[[slice], T], size: int, chunk: int | None = None) -> Iterator[T]:
+    """What `function` makes of each part of so many values, in order, whatever the number of threads.
+
+    Each thread takes its parts one after the other: a task for each part costs as much as the work in it.
+    """
+    chunk = chunk or CHUNK
+    parts = [slice(start, min(start + chunk, size)) for start in range(0, size, chunk)]
     threads = min(len(parts), _threads())
     if threads <= 1:
         yield from map(function, parts)
         return
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(function, parts)
+        made = list(pool.map(lambda first: [function(part) for part in parts[first::threads]], range(threads)))
+    for number in range(len(parts)):
+        yield made[number % threads][number // threads]
 
 
 def _threads() -> int:

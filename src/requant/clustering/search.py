@@ -15,9 +15,10 @@ CELLS = 1 << 16
 class Search:
     """The search, by tables made for these bounds.
 
-    A number of 16 bits that never falls as values rise settles most values by one look into a table. Where one bound
-    shares it, a second look finds that bound to compare with; only where several do is there a search. The number is
-    that of a cell of equal width between the bounds or, where several would share one, the upper half of the float32.
+    A number of 16 bits that never falls as values rise settles most values by one look into a table. Where a bound
+    shares it, the table holds the complement, and more looks find that bound to compare with; only where several do is
+    there a search. The number is that of a cell of equal width between the bounds or, where several would share one,
+    the upper half of the float32.
     """
 
     def __init__(self, bounds: NDArray[np.float32]) -> None:
@@ -27,7 +28,9 @@ class Search:
         if self.cells and (inside > 1).any():
             self.cells = None
             below, inside = _pattern_tables(bounds)
-        self.below: NDArray[Any] = below.astype(index_dtype(bounds.size + 1))
+        self.dtype = index_dtype(bounds.size + 1)
+        self.below: NDArray[Any] = below.astype(np.int16 if self.dtype == np.uint8 else np.int32)
+        self.table = np.where(inside > 0, ~self.below, self.below)
         self.bound = np.append(bounds, np.float32(np.inf))[np.where(inside > 0, below, bounds.size)]
         self.several = inside > 1
         self.any_several = bool(self.several.any())
@@ -35,13 +38,19 @@ class Search:
     def __call__(self, values: NDArray[np.float32]) -> Indices:
         """(n,) uint8 or uint16 of finite values (n,)."""
         numbers = self.cells.numbers(values) if self.cells else (values.view(np.uint32) >> 16).astype(np.uint16)
-        found: Any = self.below.take(numbers, mode="clip")
-        found += values >= self.bound.take(numbers, mode="clip")
-        if self.any_several:
-            unsettled = np.flatnonzero(self.several.take(numbers, mode="clip"))
-            found[unsettled] = np.searchsorted(self.bounds, values[unsettled], side="right")
-        indices: Indices = found
+        found: Any = self.table.take(numbers, mode="clip")
+        unsettled = np.flatnonzero(found < 0)
+        found[unsettled] = self._settled(values[unsettled], numbers[unsettled])
+        indices: Indices = found.astype(self.dtype)
         return indices
+
+    def _settled(self, values: NDArray[np.float32], numbers: NDArray[np.uint16]) -> NDArray[Any]:
+        """What is found for values whose number a bound shares."""
+        found: NDArray[Any] = self.below[numbers] + (values >= self.bound[numbers])
+        if self.any_several:
+            several = np.flatnonzero(self.several[numbers])
+            found[several] = np.searchsorted(self.bounds, values[several], side="right")
+        return found
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,32 @@
+"""How often each number occurs in an array, and what lies on it.
+
+By torch, which lets threads work beside each other meanwhile (numpy's counting does not); imported late, as plans are
+read without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+WIDER = {np.dtype(np.uint16): np.int32}  # torch does not count these
+
+
+def tallied(numbers: NDArray[Any], size: int, weights: NDArray[Any] | None = None) -> NDArray[Any]:
+    """(size,) how often 0, 1, ... size - 1 occur in numbers (n,), int64; with weights (n,) their sums, float64."""
+    import torch
+
+    summed = None if weights is None else torch.from_numpy(np.ascontiguousarray(weights, np.float64))
+    totals: NDArray[Any] = torch.bincount(_tensor(numbers), summed, minlength=size).numpy()
+    return totals
+
+
+def _tensor(numbers: NDArray[Any]) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(numbers, WIDER.get(numbers.dtype, numbers.dtype)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from requant.clustering.grid import Grid, make_grid
 
 DISTINCT = 1 << 16  # up to so many values each distinct one is a bin of its own
-INTERVALS = 1 << 13
+INTERVALS = 1 << 11
 INTERVALS_A_CLUSTER = 64
 SAMPLE = 1 << 13
 CHUNK = 1 << 18

@@ -6,8 +6,12 @@ is large against the result. Which middle: the highest bit in which the two ends
 table). Parts are joined by the formula of Chan, Golub and LeVeque (1983), equation 2.1.
 """
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
+
+Sums: TypeAlias = tuple[NDArray[np.float64], ...]
 
 
 class IntervalCosts:
@@ -25,9 +29,11 @@ class IntervalCosts:
         beyond = -points.size % (1 << levels)
         padded_points = np.pad(points, (0, beyond), mode="edge")
         padded_weights = np.pad(weights, (0, beyond))
-        tables = [_outward(padded_points, padded_weights, 1 << level) for level in range(levels)]
-        self._weight, self._mean, self._cost = (np.stack(column).reshape(-1) for column in zip(*tables, strict=True))
         self._row = padded_points.size
+        tables = [np.empty((levels, self._row)) for _ in range(3)]
+        for level in range(levels):
+            _fill(tuple(table[level] for table in tables), padded_points, padded_weights, 1 << level)
+        self._weight, self._mean, self._cost = (table.reshape(-1) for table in tables)
 
     def __call__(self, first: NDArray[np.intp], last: NDArray[np.intp]) -> NDArray[np.float64]:
         """The costs of the points `first` to `last`, both included."""
@@ -56,24 +62,29 @@ class IntervalCosts:
         return row + first, row + last, level < 0
 
 
-def _outward(
-    points: NDArray[np.float64], weights: NDArray[np.float64], half: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _fill(tables: Sums, points: NDArray[np.float64], weights: NDArray[np.float64], half: int) -> None:
     """Weight, mean and cost of the points between each point and the middle of its block of 2 x `half`."""
-    blocks, block_weights = points.reshape(-1, 2, half), weights.reshape(-1, 2, half)
-    left = _accumulated(blocks[:, 0, ::-1], block_weights[:, 0, ::-1])
-    right = _accumulated(blocks[:, 1], block_weights[:, 1])
-    weight, mean, cost = (np.stack([a[:, ::-1], b], axis=1).reshape(-1) for a, b in zip(left, right, strict=True))
-    return weight, mean, cost
+    for side, outwards in ((0, -1), (1, 1)):
+        parts = (array.reshape(-1, 2, half)[:, side, ::outwards] for array in (points, weights, *tables))
+        _accumulate(*parts)
 
 
-def _accumulated(
-    points: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Weight, mean and cost of each row's first 1, 2, ... points; padding of no weight gives zeros."""
+def _accumulate(
+    points: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    cost: NDArray[np.float64],
+) -> None:
+    """Into the last three, of each row's first 1, 2, ... points; padding of no weight gives zeros."""
     offsets = points - points[:, :1]
-    weight = np.cumsum(weights, axis=1)
-    first = np.cumsum(weights * offsets, axis=1)
-    second = np.cumsum(weights * offsets * offsets, axis=1)
+    terms = weights * offsets
+    first = np.cumsum(terms, axis=1)
+    terms *= offsets
+    second = np.cumsum(terms, axis=1)
+    np.cumsum(weights, axis=1, out=weight)
     shift = np.divide(first, weight, out=np.zeros_like(first), where=weight > 0)
-    return weight, points[:, :1] + shift, np.maximum(second - first * shift, 0.0)
+    np.add(points[:, :1], shift, out=mean)
+    shift *= first
+    second -= shift
+    np.maximum(second, 0.0, out=cost)

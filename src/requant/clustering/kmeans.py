@@ -11,7 +11,8 @@ from requant.clustering.solving import solved
 from requant.clustering.starts import density_firsts, split_firsts
 
 COARSE = 4  # groups of bins a cluster, at least, among which an optimum is sought first
-CELLS = 1 << 14  # groups times centroids, where that makes more groups
+CELLS = 1 << 12  # groups times centroids, where that makes more groups
+WHOLE = 1 << 14  # bins times centroids, where so few bins are not grouped
 FEW = 128  # centroids up to which it is
 AT_ONCE = 1 << 16  # bins of several sets
 
@@ -35,7 +36,7 @@ def least_error_firsts(bins: Bins, centroids: int) -> tuple[NDArray[np.intp], fl
     """The first bin of each cluster, and the squared error of the bins' points; fewer bins are a cluster each."""
     centroids = min(centroids, bins.size)
     costs = IntervalCosts(bins.points, bins.mass)
-    if centroids <= FEW and bins.size <= _groups(centroids):
+    if centroids <= FEW and bins.size <= _whole(centroids):
         firsts = optimal_firsts(costs, bins.size, centroids)
         return firsts, float(costs(firsts, np.append(firsts[1:], bins.size) - 1).sum())
     return improved_firsts(costs, bins, _starts(bins, centroids))
@@ -60,11 +61,16 @@ def kmeans_of_rows(rows: list[Bins], centroids: int) -> list[NDArray[np.float32]
 
 def at_once(bins: int, centroids: int) -> int:
     """How many sets of so many bins `kmeans_of_rows` may be given; 0: it cannot solve them."""
-    return max(1, AT_ONCE // bins) if centroids <= FEW and centroids < bins <= _groups(centroids) else 0
+    return max(1, AT_ONCE // bins) if centroids <= FEW and centroids < bins <= _whole(centroids) else 0
+
+
+def _whole(centroids: int) -> int:
+    """Up to so many bins are solved to the optimum."""
+    return max(COARSE * centroids, WHOLE // centroids)
 
 
 def _groups(centroids: int) -> int:
-    """How many groups of bins dynamic programming looks at: as many bins are solved to the optimum."""
+    """How many groups of more bins dynamic programming looks at first."""
     return max(COARSE * centroids, CELLS // centroids)
 
 

@@ -2,13 +2,16 @@
 
 The best last cut moves one way only as points are added, so each layer is solved by divide and conquer
 (Grønlund et al., "Fast Exact k-Means, k-Medians and Bregman Divergence Clustering in 1D", 2017), here for all
-intervals of one depth at once, and for many sets of points at once.
+intervals of one depth at once, and for many sets of points at once. Few points of one set are quicker to solve by
+looking at all cuts.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from requant.clustering.interval_costs import IntervalCosts
+
+FEW = 256  # points
 
 
 def optimal_firsts(costs: IntervalCosts, size: int, clusters: int) -> NDArray[np.intp]:
@@ -23,8 +26,27 @@ def optimal_firsts(costs: IntervalCosts, size: int, clusters: int) -> NDArray[np
         (clusters,) strictly increasing, the first 0. Time O(clusters n log n).
 
     """
+    if size <= FEW:
+        return _by_all_cuts(costs, size, clusters)
     firsts: NDArray[np.intp] = optimal_firsts_of_rows(costs, size, np.array([size]), clusters)[0]
     return firsts
+
+
+def _by_all_cuts(costs: IntervalCosts, size: int, clusters: int) -> NDArray[np.intp]:
+    """O(clusters n^2), in as many steps of numpy as there are clusters."""
+    first, last = np.broadcast_arrays(np.arange(size), np.arange(size)[:, None])
+    whole = np.where(first <= last, costs(np.minimum(first, last), last), np.inf)  # (last, first)
+    best, cuts = whole[:, 0], []
+    for _ in range(1, clusters):
+        totals = whole[:, 1:] + best[:-1]
+        cut = totals.argmin(axis=1)
+        best = totals[np.arange(size), cut]
+        cuts.append(cut + 1)
+    firsts, end = [], size - 1
+    for cut in reversed(cuts):
+        firsts.append(int(cut[end]))
+        end = firsts[-1] - 1
+    return np.array([0, *reversed(firsts)], np.intp)
 
 
 def optimal_firsts_of_rows(

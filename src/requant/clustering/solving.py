@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from requant.clustering.bins import DISTINCT, Bins, intervals, summarize
 from requant.clustering.cells import even_bins
-from requant.clustering.starts import split_firsts
+from requant.clustering.starts import density_firsts, split_firsts
 
 TOLERANCE = 1e-3  # of the squared error: what the width of bins may add to it
 MOST_BINS = 1 << 16
@@ -21,16 +21,19 @@ def solved(
 ) -> NDArray[np.float32]:
     """The least value of each cluster that `solve` finds, on bins narrow enough for its squared error.
 
-    `solve` gives the first bin of each cluster and the squared error. Where the width of the bins may add more than a
-    thousandth to that, the widest are replaced by the values in them, and it is asked once more.
+    `solve` gives the first bin of each cluster and the squared error. It is asked with bins that are quick to make.
+    Where their width may add more than a thousandth to that error, it is asked with better ones, and where that of some
+    of those still may, with the values in them in their place.
     """
-    if weights is None and values.size > DISTINCT:
-        even = even_bins(values, clusters, intervals(clusters), TOLERANCE)
-        if even is not None:
-            firsts, error = solve(even)
-            if not _too_wide(even, error).any():
-                return even.starts[firsts]
-    summary = summarize(values, weights, clusters)
+    few = weights is not None or values.size <= DISTINCT
+    summary = summarize(values, weights, clusters) if few else None
+    wanted = intervals(clusters)
+    quick = _joined(summary.bins, wanted) if summary else even_bins(values, clusters, wanted, TOLERANCE)
+    if quick is not None:
+        firsts, error = solve(quick)
+        if not _too_wide(quick, error).any():
+            return quick.starts[firsts]
+    summary = summary or summarize(values, weights, clusters)
     bins = summary.bins
     firsts, error = solve(bins)
     if (heavy := _too_wide(bins, error)).any():
@@ -39,6 +42,11 @@ def solved(
             bins = bins.merged(split_firsts(bins, MOST_BINS))
         firsts, _ = solve(bins)
     return bins.starts[firsts]
+
+
+def _joined(bins: Bins, wanted: int) -> Bins | None:
+    """About so many bins, neighbours joined; None where there are hardly more."""
+    return bins.merged(density_firsts(bins, wanted)) if bins.size > 2 * wanted else None
 
 
 def _too_wide(bins: Bins, error: float) -> NDArray[np.bool_]:

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from requant.clustering import METHODS, cluster
+from requant.clustering.interval_costs import IntervalCosts
+from requant.clustering.optimal import optimal_firsts, optimal_firsts_of_rows
+from requant.clustering.tallies import tallied
 from requant.codebook import Codebook
 
 ORDINARY = st.floats(-100, 100, width=32)
@@ -130,3 +133,28 @@ def least_squared_error(values: np.ndarray, k: int) -> float:
     for _ in range(1, k):
         best = np.array([min(best[: end + 1] + costs[: end + 1, end]) for end in range(n + 1)])
     return float(best[n])
+
+
+@quick
+@given(arrays(np.float64, st.integers(1, 60), elements=st.floats(-100, 100)), K)
+def test_looking_at_all_cuts_costs_what_divide_and_conquer_costs(points: np.ndarray, k: int) -> None:
+    points, k = np.sort(points), min(k, points.size)
+    costs = IntervalCosts(points, np.ones(points.size))
+    found = (
+        optimal_firsts(costs, points.size, k),
+        optimal_firsts_of_rows(costs, points.size, np.array([points.size]), k)[0],
+    )
+    totals = [costs(firsts, np.append(firsts[1:], points.size) - 1).sum() for firsts in found]
+    assert totals[0] == pytest.approx(totals[1], rel=1e-9, abs=1e-12)
+    assert (np.diff(found[0]) > 0).all()
+
+
+@quick
+@given(
+    st.sampled_from([np.uint8, np.uint16, np.int32, np.intp]),
+    st.lists(st.tuples(st.integers(0, 99), st.floats(-1e6, 1e6))),
+)
+def test_tallies_are_those_of_numpy(kind: type, rows: list[tuple[int, float]]) -> None:
+    numbers, weights = np.array([n for n, _ in rows], kind), np.array([w for _, w in rows])
+    assert (tallied(numbers, 100) == np.bincount(numbers, minlength=100)).all()
+    assert (tallied(numbers, 100, weights) == np.bincount(numbers, weights, 100)).all()

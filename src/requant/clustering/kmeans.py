@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from requant.clustering.bins import Bins
 from requant.clustering.interval_costs import IntervalCosts
-from requant.clustering.moves import improved_firsts
+from requant.clustering.moves import improved_firsts, settled_firsts
 from requant.clustering.optimal import optimal_firsts, optimal_firsts_of_rows
 from requant.clustering.solving import solved
 from requant.clustering.starts import density_firsts, split_firsts
@@ -35,11 +35,21 @@ def kmeans(values: NDArray[np.float32], centroids: int, weights: NDArray[np.floa
 def least_error_firsts(bins: Bins, centroids: int) -> tuple[NDArray[np.intp], float]:
     """The first bin of each cluster, and the squared error of the bins' points; fewer bins are a cluster each."""
     centroids = min(centroids, bins.size)
+    if centroids > FEW and bins.size > 4 * COARSE * centroids:
+        return _many(bins, centroids)
     costs = IntervalCosts(bins.points, bins.mass)
     if centroids <= FEW and bins.size <= _whole(centroids):
         firsts = optimal_firsts(costs, bins.size, centroids)
         return firsts, float(costs(firsts, np.append(firsts[1:], bins.size) - 1).sum())
     return improved_firsts(costs, bins, _starts(bins, centroids))
+
+
+def _many(bins: Bins, centroids: int) -> tuple[NDArray[np.intp], float]:
+    """As `least_error_firsts`, of many clusters: sought among groups of bins, then each cut put where it is best."""
+    groups = np.union1d(density_firsts(bins, COARSE * centroids), split_firsts(bins, COARSE * centroids))
+    coarse = bins.merged(groups)
+    found, _ = improved_firsts(IntervalCosts(coarse.points, coarse.mass), coarse, _starts(coarse, centroids))
+    return settled_firsts(bins, groups[found])
 
 
 def kmeans_of_rows(rows: list[Bins], centroids: int) -> list[NDArray[np.float32]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from requant.clustering.bins import Bins
 from requant.clustering.interval_costs import IntervalCosts
+from requant.clustering.starts import means_and_errors
 
 SWEEPS = 64
 GAIN = 2e-4  # of the cost: a sweep that gains less is the last
@@ -53,11 +54,33 @@ def _lloyd(costs: IntervalCosts, points: NDArray[np.float64], firsts: NDArray[np
     """Lloyd's iteration: each point goes to the nearest mean, until none moves."""
     for _ in range(ITERATIONS):
         means = costs.means(firsts, np.append(firsts[1:], points.size) - 1)
-        moved: NDArray[np.intp] = np.append(0, points.searchsorted((means[1:] + means[:-1]) / 2))
-        if (moved == firsts).all() or (moved[1:] <= moved[:-1]).any() or moved[-1] >= points.size:
+        moved = _nearest(points, means)
+        if not _is_new_partition(moved, firsts, points.size):
             break
         firsts = moved
     return firsts
+
+
+def settled_firsts(bins: Bins, firsts: NDArray[np.intp]) -> tuple[NDArray[np.intp], float]:
+    """What Lloyd's iteration makes of a partition (k,), and its squared error; without tables of costs."""
+    for _ in range(ITERATIONS):
+        means, _ = means_and_errors(bins, firsts)
+        moved = _nearest(bins.points, means)
+        if not _is_new_partition(moved, firsts, bins.size):
+            break
+        firsts = moved
+    return firsts, float(means_and_errors(bins, firsts)[1].sum())
+
+
+def _nearest(points: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The first of the points that are nearest to each mean."""
+    firsts: NDArray[np.intp] = np.append(0, points.searchsorted((means[1:] + means[:-1]) / 2))
+    return firsts
+
+
+def _is_new_partition(moved: NDArray[np.intp], firsts: NDArray[np.intp], size: int) -> bool:
+    """Whether something has moved and no cluster is empty."""
+    return bool((moved != firsts).any() and (moved[1:] > moved[:-1]).all() and moved[-1] < size)
 
 
 def _places(costs: IntervalCosts, points: NDArray[np.float64], firsts: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -15,7 +15,7 @@ def split_firsts(bins: Bins, clusters: int) -> NDArray[np.intp]:
     """
     firsts = np.zeros(1, np.intp)
     while firsts.size < clusters:
-        means, errors = _means_and_errors(bins, firsts)
+        means, errors = means_and_errors(bins, firsts)
         sizes = np.diff(np.append(firsts, bins.size))
         errors[sizes == 1] = -1.0  # nothing to cut, whatever rounding says
         most = min(clusters - firsts.size, (firsts.size + 1) // 2)
@@ -27,7 +27,8 @@ def split_firsts(bins: Bins, clusters: int) -> NDArray[np.intp]:
     return firsts
 
 
-def _means_and_errors(bins: Bins, firsts: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def means_and_errors(bins: Bins, firsts: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each part: (k,) and (k,)."""
     means = np.add.reduceat(bins.mass * bins.points, firsts) / np.add.reduceat(bins.mass, firsts)
     deviations = bins.points - np.repeat(means, np.diff(np.append(firsts, bins.size)))
     return means, np.add.reduceat(bins.mass * deviations * deviations, firsts)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from requant.clustering.bins import Bins
-from requant.clustering.parallel import WIDE, map_parts
+from requant.clustering.parallel import WIDE, ends, map_parts
 from requant.clustering.starts import density_firsts
 from requant.clustering.tallies import tallied
 
@@ -48,8 +48,7 @@ class _Cells:
 
     @classmethod
     def of(cls, values: NDArray[np.float32]) -> "_Cells":
-        ends = list(map_parts(lambda part: (values[part].min(), values[part].max()), values.size))
-        return cls(min(low for low, _ in ends), max(high for _, high in ends))
+        return cls(*ends(values))
 
     def numbers(self, values: NDArray[np.float32]) -> NDArray[np.int32]:
         shifted = values - self.low
@@ -68,20 +67,22 @@ class _Cells:
         return total
 
     def lows(self, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
-        """The least float32 in or above each cell, by bisection of the float32 numbers of the range."""
-        least = np.full(numbers.size, _key(self.low), np.uint32)
-        above = np.full(numbers.size, _key(self.high), np.uint32)
-        while (least < above).any():
-            middle = least + (above - least) // 2
-            reached = self.numbers(_number(middle)) >= numbers
-            least, above = np.where(reached, least, middle + 1), np.where(reached, middle, above)
+        """The least float32 in or above each cell, by bisection from a cell below it to one above."""
+        around = (np.clip(float(self.low) + (numbers + by) / float(self.scale), self.low, self.high) for by in (-1, 1))
+        least, above = (_key(edge.astype(np.float32)) for edge in around)
+        left = np.arange(numbers.size)
+        while left.size:
+            middle = least[left] + (above[left] - least[left]) // 2
+            reached = self.numbers(_number(middle)) >= numbers[left]
+            above[left[reached]], least[left[~reached]] = middle[reached], middle[~reached] + 1
+            left = left[least[left] < above[left]]
         return _number(least)
 
 
-def _key(value: np.float32) -> np.uint32:
-    """An unsigned number that rises as float32 numbers do."""
-    bits = value.view(np.uint32)
-    return ~bits if bits & SIGN else bits | SIGN
+def _key(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Unsigned numbers that rise as float32 numbers do."""
+    bits = values.view(np.uint32)
+    return np.where(bits & SIGN, ~bits, bits | SIGN)
 
 
 def _number(keys: NDArray[np.uint32]) -> NDArray[np.float32]:

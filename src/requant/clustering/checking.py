@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from requant.clustering.parallel import ends
 from requant.codebook import ELEMENTS, FLOAT32
 from requant.errors import UserError
 from requant.finite import count_not_finite
@@ -45,7 +46,8 @@ def float32_array(values: ArrayLike | torch.Tensor, name: str) -> tuple[NDArray[
     dtype = array.dtype if array.dtype in ELEMENTS else FLOAT32
     with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is counted below
         array = np.asarray(array, np.float32, order="C")
-    if bad := count_not_finite(array):
+    if not np.isfinite(ends(array.reshape(-1))).all():
+        bad = count_not_finite(array)
         raise UserError(
             f"{name}: {bad} of {array.size} values are NaN or infinite in float32; repair the weights first"
         )

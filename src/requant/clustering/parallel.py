@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 T = TypeVar("T")
 WIDE = 1 << 20  # values of a part whose result is itself large
 CHUNK = 1 << 18  # values whose intermediate results stay in a core's cache
@@ -25,6 +28,13 @@ def map_parts(function: Callable[[slice], T], size: int, chunk: int | None = Non
         made = list(pool.map(lambda first: [function(part) for part in parts[first::threads]], range(threads)))
     for number in range(len(parts)):
         yield made[number % threads][number // threads]
+
+
+def ends(values: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
+    """The least and the greatest of the values (n,), n > 0; NaN both where one is NaN."""
+    parts = list(map_parts(lambda part: (values[part].min(), values[part].max()), values.size))
+    lows, highs = zip(*parts, strict=True)
+    return np.min(lows), np.max(highs)
 
 
 def _threads() -> int:

@@ -149,12 +149,16 @@ def test_looking_at_all_cuts_costs_what_divide_and_conquer_costs(points: np.ndar
     assert (np.diff(found[0]) > 0).all()
 
 
+@pytest.mark.parametrize("few", [0, 1000])
 @quick
 @given(
     st.sampled_from([np.uint8, np.uint16, np.int32, np.intp]),
     st.lists(st.tuples(st.integers(0, 99), st.floats(-1e6, 1e6))),
 )
-def test_tallies_are_those_of_numpy(kind: type, rows: list[tuple[int, float]]) -> None:
+def test_tallies_are_those_of_numpy(few: int, kind: type, rows: list[tuple[int, float]]) -> None:
     numbers, weights = np.array([n for n, _ in rows], kind), np.array([w for _, w in rows])
-    assert (tallied(numbers, 100) == np.bincount(numbers, minlength=100)).all()
-    assert (tallied(numbers, 100, weights) == np.bincount(numbers, weights, 100)).all()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("requant.clustering.tallies.FEW", few)
+        counts, sums = tallied(numbers, 100), tallied(numbers, 100, weights)
+    assert (counts == np.bincount(numbers, minlength=100)).all()
+    assert (sums == np.bincount(numbers, weights, 100)).all()

@@ -6,7 +6,7 @@ clusters from wherever they are worth little to wherever they are worth much, al
 local optima that Lloyd's iteration ends in. Lloyd's iteration follows each sweep.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from requant.clustering.bins import Bins
 from requant.clustering.interval_costs import IntervalCosts
 from requant.clustering.starts import means_and_errors
+
+Means = Callable[[NDArray[np.intp]], NDArray[np.float64]]
+"""Of the parts that begin at each of the firsts (k,)."""
 
 SWEEPS = 64
 GAIN = 2e-4  # of the cost: a sweep that gains less is the last
@@ -34,13 +37,17 @@ def improved_firsts(
 
     """
     points = bins.points
-    firsts = min((_lloyd(costs, points, s) for s in starts), key=lambda found: _cost(costs, found, bins.size))
+
+    def means(firsts: NDArray[np.intp]) -> NDArray[np.float64]:
+        return costs.means(firsts, np.append(firsts[1:], bins.size) - 1)
+
+    firsts = min((_lloyd(means, points, s) for s in starts), key=lambda found: _cost(costs, found, bins.size))
     cost = _cost(costs, firsts, bins.size)
     if firsts.size == 1:
         return firsts, cost
     for _ in range(SWEEPS):
         moved = _sweep(costs, _places(costs, points, firsts), bins.size)
-        moved = _lloyd(costs, points, moved)
+        moved = _lloyd(means, points, moved)
         found = _cost(costs, moved, bins.size)
         if not found < cost:
             break
@@ -50,37 +57,25 @@ def improved_firsts(
     return firsts, cost
 
 
-def _lloyd(costs: IntervalCosts, points: NDArray[np.float64], firsts: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Lloyd's iteration: each point goes to the nearest mean, until none moves."""
+def _lloyd(means: Means, points: NDArray[np.float64], firsts: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Lloyd's iteration: each point goes to the nearest mean, until none moves or a cluster is left empty."""
     for _ in range(ITERATIONS):
-        means = costs.means(firsts, np.append(firsts[1:], points.size) - 1)
-        moved = _nearest(points, means)
-        if not _is_new_partition(moved, firsts, points.size):
+        moved: NDArray[np.intp] = np.append(0, points.searchsorted(_middles(means(firsts))))
+        if (moved == firsts).all() or (moved[1:] <= moved[:-1]).any() or moved[-1] >= points.size:
             break
         firsts = moved
     return firsts
+
+
+def _middles(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    middles: NDArray[np.float64] = (means[1:] + means[:-1]) / 2
+    return middles
 
 
 def settled_firsts(bins: Bins, firsts: NDArray[np.intp]) -> tuple[NDArray[np.intp], float]:
     """What Lloyd's iteration makes of a partition (k,), and its squared error; without tables of costs."""
-    for _ in range(ITERATIONS):
-        means, _ = means_and_errors(bins, firsts)
-        moved = _nearest(bins.points, means)
-        if not _is_new_partition(moved, firsts, bins.size):
-            break
-        firsts = moved
+    firsts = _lloyd(lambda firsts: means_and_errors(bins, firsts)[0], bins.points, firsts)
     return firsts, float(means_and_errors(bins, firsts)[1].sum())
-
-
-def _nearest(points: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The first of the points that are nearest to each mean."""
-    firsts: NDArray[np.intp] = np.append(0, points.searchsorted((means[1:] + means[:-1]) / 2))
-    return firsts
-
-
-def _is_new_partition(moved: NDArray[np.intp], firsts: NDArray[np.intp], size: int) -> bool:
-    """Whether something has moved and no cluster is empty."""
-    return bool((moved != firsts).any() and (moved[1:] > moved[:-1]).all() and moved[-1] < size)
 
 
 def _places(costs: IntervalCosts, points: NDArray[np.float64], firsts: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -25,8 +25,8 @@ def solved(
     Where their width may add more than a thousandth to that error, it is asked with better ones, and where that of some
     of those still may, with the values in them in their place.
     """
-    few = weights is not None or values.size <= DISTINCT
-    summary = summarize(values, weights, clusters) if few else None
+    by_cells = weights is None and values.size > DISTINCT
+    summary = None if by_cells else summarize(values, weights, clusters)
     wanted = intervals(clusters)
     quick = _joined(summary.bins, wanted) if summary else even_bins(values, clusters, wanted, TOLERANCE)
     if quick is not None:

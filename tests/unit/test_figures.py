@@ -139,9 +139,9 @@ def test_a_reconstruction_is_one_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", [None, "imagenet"])
 @pytest.mark.parametrize("name", ["fig15", "fig16", "photographs"])
 def test_both_networks_and_all_ways_are_drawn(name: str, scale: str | None, tmp_path: Path) -> None:
-    for network, study in zip(("vgg16_cifar", "resnet50_cifar_s2"), STUDIES[name].runs, strict=True):
+    for network, study in zip(("vgg16_cifar", "resnet50_cifar_s2"), STUDIES[name].names(scale), strict=True):
         for way, epochs in (("proposed", 2), ("reconstruct", 0)):
-            folder = tmp_path / "runs" / (f"{study.removesuffix('_cifar10')}_{scale}" if scale else study) / way
+            folder = tmp_path / "runs" / study / way
             folder.mkdir(parents=True)
             made = result(way, epochs=epochs)
             made["config"]["model"]["name"] = network
@@ -152,6 +152,11 @@ def test_both_networks_and_all_ways_are_drawn(name: str, scale: str | None, tmp_
     assert main([*common, "draw", name]) == 0
     with Image.open(tmp_path / STUDIES[name].folder / f"{scale or 'figure'}.png") as drawn:
         assert drawn.width == round(200 * PAGE)
+
+
+def test_at_the_papers_scale_the_case_studies_are_of_the_papers_length() -> None:
+    assert STUDIES["fig15"].names("imagenet") == STUDIES["fig16"].names("imagenet")
+    assert STUDIES["fig15"].names("imagenet") == ("vgg16_imagenet", "resnet50_imagenet")
 
 
 def test_runs_of_ways_that_are_not_drawn_are_not_counted(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def _collect(chosen: argparse.Namespace) -> None:
 
 def _collected(study: Study, runs: Path, scale: str | None) -> pd.DataFrame:
     """The rows of those experiments that were run; of one at least."""
-    folders = [runs / (f"{name.removesuffix('_cifar10')}_{scale}" if scale else name) for name in study.runs]
+    folders = [runs / name for name in study.names(scale)]
     there = [folder for folder in folders if folder.exists()] or folders[:1]
     return pd.concat([study.collect(folder) for folder in there], ignore_index=True)
 

@@ -13,6 +13,7 @@ from requant.figures.style import COLOURS, MARKERS, PAPER, WAYS, label_lines, si
 
 MOST_POINTS = 10.0  # below the teacher that are shown, where training begins lower still
 NEAR = 3.0  # points to the teacher, within which the end of a retraining is enlarged
+MOST_MARKS = 25  # of a line
 _MARKERS = "osD^vP"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 
@@ -67,7 +68,7 @@ def draw_against(cases: Mapping[str, Case]) -> Figure:
         _label(axes, curves)
         _show_the_end(axes, curves)
         axes.set_title(network)
-        axes.set_xlabel(f"images seen, thousands ({curves['seed'].nunique()} seeds; stars: the paper)")
+        axes.set_xlabel("images seen, thousands (stars: the paper)")
     panels[-1].legend(frameon=False, loc="lower right", fontsize=7)
     return figure
 
@@ -87,8 +88,8 @@ def _draw_way(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
         rows = rows[rows["epoch"] > 0]
     by_images, line = _top1(rows).groupby(_thousands(rows)), "--" if name == "conventional" else "-"
     mean = by_images.mean()
-    style = {"color": COLOURS[name], "marker": MARKERS[name], "markersize": 3, "label": label}
-    axes.plot(mean.index, mean, linestyle=line, **style)
+    style = {"color": COLOURS[name], "marker": MARKERS[name], "markersize": 3, "label": f"{label}, {_seeds(rows)}"}
+    axes.plot(mean.index, mean, linestyle=line, markevery=-(-len(mean) // MOST_MARKS), **style)
     axes.fill_between(mean.index, by_images.min(), by_images.max(), color=COLOURS[name], alpha=0.25)
 
 
@@ -114,7 +115,11 @@ def _draw_teacher(axes: Axes, curves: pd.DataFrame, x: float = 0) -> None:
 
 
 def _label(axes: Axes, curves: pd.DataFrame) -> None:
-    seeds = curves["seed"].nunique()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel(f"epoch of retraining ({seeds} seed{'s' if seeds > 1 else ''})")
+    axes.set_xlabel(f"epoch of retraining ({_seeds(curves)})")
     axes.set_ylabel(f"top-1 (%), n = {curves['n'].iloc[0]:,}")
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    count = rows["seed"].nunique()
+    return f"{count} seed{'s' if count > 1 else ''}"

@@ -24,6 +24,7 @@ _VGG_BIASES = ("1", "4", "15", "1-16")
 _RESNET_SHOWN = ("2-10", "11-22", "23-40", "41-49", "13-49")
 _PHOTOGRAPHS = ("photographs_vgg16", "photographs_resnet50")
 _RETRAININGS = ("vgg16_cifar10", "resnet50_cifar10")
+_LONG = ("fig15_vgg16", "fig15_resnet50")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Study:
         draw: from the rows of results.csv.
         runs: the experiments' names, the folders below outputs/; none: nothing is run.
         collect: the rows of results.csv from such a folder.
+        scaled: names of the experiments that belong to it at another scale, but for the suffix, where they are others.
 
     """
 
@@ -42,6 +44,13 @@ class Study:
     draw: Callable[[pd.DataFrame], Figure]
     runs: tuple[str, ...] = ()
     collect: Callable[[Path], pd.DataFrame] = points
+    scaled: tuple[str, ...] = ()
+
+    def names(self, scale: str | None) -> tuple[str, ...]:
+        """The experiments' names at a scale; None: at CIFAR-10's."""
+        if scale is None:
+            return self.runs
+        return tuple(f"{name.removesuffix('_cifar10')}_{scale}" for name in self.scaled or self.runs)
 
 
 def _weights(table: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +107,7 @@ STUDIES = {
     "fig12": Study("fig12_resnet50_size", _resnet_size, ("fig12_13_resnet50",)),
     "fig13": Study("fig13_resnet50_accuracy", _resnet_accuracy, ("fig12_13_resnet50",)),
     "fig14": Study("fig14_resnet50_epochs", draw_epochs, ("fig14_resnet50",), curves),
-    "fig15": Study("fig15_proposed_conventional", partial(_both, draw_against), _RETRAININGS, curves),
+    "fig15": Study("fig15_proposed_conventional", partial(_both, draw_against), _LONG, curves, _RETRAININGS),
     "fig16": Study("fig16_time", partial(_both, draw_times), _RETRAININGS, curves),
     "photographs": Study("photographs", partial(_both, draw_photographs), _PHOTOGRAPHS, by_photographs),
 }

@@ -130,16 +130,11 @@ fig14-runs: setup
 	$(PY) run.py -m experiment=fig14_resnet50$(AT) centroids=16,32,64,128,256 $(TREE) $(PHOTOS)
 	$(PY) -m requant.figures $(SCALED) collect fig14
 
-# The paper's length: 100 epochs for each way and network, an hour and more for each seed on one core.
-fig15-runs: setup
-ifdef SCALE
-	$(PY) run.py -m experiment=vgg16_$(SCALE) $(SEEDS) $(TREES) $(PHOTOS)
-	$(PY) run.py -m experiment=resnet50_$(SCALE) centroids=16,256 $(SEEDS) $(TREES) $(PHOTOS)
-else
+# Beside the case studies' few epochs the paper's 100: an hour and more for each network and seed on one core.
+fig15-runs: cases-runs
+ifndef SCALE
 	$(PY) run.py -m experiment=fig15_vgg16 $(SEEDS) $(PHOTOS)
-	$(PY) run.py -m experiment=fig15_vgg16 $(RECONSTRUCT) $(PHOTOS)
 	$(PY) run.py -m experiment=fig15_resnet50 $(SEEDS) $(PHOTOS)
-	$(PY) run.py -m experiment=fig15_resnet50 $(RECONSTRUCT) $(PHOTOS)
 endif
 	$(PY) -m requant.figures $(SCALED) collect fig15
 
@@ -174,7 +169,7 @@ fig09-smoke: setup
 	$(SMOKE_DRAW) draw fig09
 
 fig15-smoke fig16-smoke: setup
-	$(SMOKE_RUN) name=$(if $(filter fig15%,$@),fig15_vgg16,vgg16_cifar10)
+	$(SMOKE_RUN) name=vgg16_cifar10
 	$(SMOKE_DRAW) collect $(@:-smoke=) --runs outputs/smoke
 	$(SMOKE_DRAW) draw $(@:-smoke=)
 

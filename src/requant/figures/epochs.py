@@ -54,8 +54,9 @@ def _settled(lines: list[pd.Series], teacher: float) -> int:
 def draw_against(cases: Mapping[str, Case]) -> Figure:
     """Proposed against conventional, by the images seen, a panel a network.
 
-    The mean over seeds and, where there are several, all between least and greatest; a reconstruction is a point. The
-    paper's final accuracies are marked, each as its distance from the paper's own teacher.
+    The mean over seeds and, where there are several, all between least and greatest; a reconstruction is a point, and so
+    is the end of runs that are shorter than the longest. The paper's final accuracies are marked, each as its distance
+    from the paper's own teacher.
     """
     figure, panels = side_by_side(len(cases), 2.8)
     for axes, (network, (curves, reported)) in zip(panels, cases.items(), strict=True):
@@ -82,15 +83,23 @@ def _show_the_end(axes: Axes, curves: pd.DataFrame) -> None:
 
 
 def _draw_way(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
+    """The longest runs as a line, the ends of shorter ones as a point."""
     if rows.empty:
         return
     if name == "reconstruct":
         rows = rows[rows["epoch"] > 0]
-    by_images, line = _top1(rows).groupby(_thousands(rows)), "--" if name == "conventional" else "-"
+    lengths = _thousands(rows).groupby(rows["hash"]).transform("max")
+    long, short = rows[lengths == lengths.max()], rows[(lengths < lengths.max()) & (_thousands(rows) == lengths)]
+    by_images, line = _top1(long).groupby(_thousands(long)), "--" if name == "conventional" else "-"
     mean = by_images.mean()
-    style = {"color": COLOURS[name], "marker": MARKERS[name], "markersize": 3, "label": f"{label}, {_seeds(rows)}"}
-    axes.plot(mean.index, mean, linestyle=line, markevery=-(-len(mean) // MOST_MARKS), **style)
+    style = {"color": COLOURS[name], "marker": MARKERS[name], "markersize": 3}
+    every = -(-len(mean) // MOST_MARKS)
+    axes.plot(mean.index, mean, linestyle=line, label=f"{label}, {_seeds(long)}", markevery=every, **style)
     axes.fill_between(mean.index, by_images.min(), by_images.max(), color=COLOURS[name], alpha=0.25)
+    for images, ends in _top1(short).groupby(_thousands(short)):
+        spread = [[ends.mean() - ends.min()], [ends.max() - ends.mean()]]
+        shorter = f"{label}, {images:.0f} thousand in all, {_seeds(short)}"
+        axes.errorbar([images], [ends.mean()], spread, linestyle="", mfc="white", capsize=2, label=shorter, **style)
 
 
 def _thousands(curves: pd.DataFrame) -> pd.Series:

@@ -160,6 +160,22 @@ def test_at_the_papers_scale_the_case_studies_are_of_the_papers_length() -> None
     assert STUDIES["fig15"].names("imagenet") == ("vgg16_imagenet", "resnet50_imagenet")
 
 
+def test_of_runs_that_are_shorter_than_the_longest_the_ends_are_drawn(tmp_path: Path) -> None:
+    for seed, images in enumerate((600, 200, 200)):
+        made = result("proposed")
+        made["retrain"]["images_seen"], made["hash"], made["config"]["seed"] = images, f"{seed:016}", seed
+        made["config"]["model"]["name"] = "vgg16_cifar"
+        made["retrain"]["curve"][-1]["correct"] = 60 + seed
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "result.json").write_text(json.dumps(made))
+    (axes,) = STUDIES["fig15"].draw(curves(tmp_path)).axes
+    (ends,) = axes.containers
+    point, _, (spread,) = ends.lines
+    assert point.get_xydata().tolist() == [[0.2, 61.5]]
+    assert spread.get_segments()[0].tolist() == [[0.2, 61.0], [0.2, 62.0]]
+    assert axes.lines[0].get_xydata().tolist() == [[0.0, 10.0], [0.3, 51.0], [0.6, 60.0]]
+
+
 def test_runs_of_ways_that_are_not_drawn_are_not_counted(tmp_path: Path) -> None:
     for place, start in enumerate(("cluster", "reconstruct")):
         folder = tmp_path / "runs" / STUDIES["fig16"].runs[0] / str(place)

@@ -54,9 +54,9 @@ def _settled(lines: list[pd.Series], teacher: float) -> int:
 def draw_against(cases: Mapping[str, Case]) -> Figure:
     """Proposed against conventional, by the images seen, a panel a network.
 
-    The mean over seeds and, where there are several, all between least and greatest; a reconstruction is a point, and so
-    is the end of runs that are shorter than the longest. The paper's final accuracies are marked, each as its distance
-    from the paper's own teacher.
+    The mean over seeds and, where there are several, all between least and greatest; a reconstruction is a point, and
+    so is the end of runs that are shorter than the longest. The paper's final accuracies are marked, each as its
+    distance from the paper's own teacher.
     """
     figure, panels = side_by_side(len(cases), 2.8)
     for axes, (network, (curves, reported)) in zip(panels, cases.items(), strict=True):

@@ -107,7 +107,9 @@ STUDIES = {
     "fig12": Study("fig12_resnet50_size", _resnet_size, ("fig12_13_resnet50",)),
     "fig13": Study("fig13_resnet50_accuracy", _resnet_accuracy, ("fig12_13_resnet50",)),
     "fig14": Study("fig14_resnet50_epochs", draw_epochs, ("fig14_resnet50",), curves),
-    "fig15": Study("fig15_proposed_conventional", partial(_both, draw_against), _LONG + _RETRAININGS, curves, _RETRAININGS),
+    "fig15": Study(
+        "fig15_proposed_conventional", partial(_both, draw_against), _LONG + _RETRAININGS, curves, _RETRAININGS
+    ),
     "fig16": Study("fig16_time", partial(_both, draw_times), _RETRAININGS, curves),
     "photographs": Study("photographs", partial(_both, draw_photographs), _PHOTOGRAPHS, by_photographs),
 }

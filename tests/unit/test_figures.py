@@ -128,6 +128,16 @@ def test_curves_begin_before_the_first_epoch_and_count_all_seconds(tmp_path: Pat
     assert set(table["images_an_epoch"]) == {300}
 
 
+@pytest.mark.parametrize(("method", "way"), [("proposed", "proposed, new crops"), ("reconstruct", "reconstruct")])
+def test_retraining_on_new_crops_each_epoch_is_a_way_of_its_own(method: str, way: str, tmp_path: Path) -> None:
+    made = result(method)
+    made["config"]["unlabeled"]["fresh"] = True
+    made["config"]["baseline"], made["baseline"] = {"method": "conventional"}, made["retrain"]
+    made["accuracy"]["conventional"] = made["accuracy"]["retrained"]
+    (tmp_path / "result.json").write_text(json.dumps(made))
+    assert set(curves(tmp_path)["retrain"]) == {way, "conventional"}
+
+
 def test_a_reconstruction_is_one_step(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(json.dumps(result("reconstruct", epochs=0)))
     table = curves(tmp_path)

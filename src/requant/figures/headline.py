@@ -44,7 +44,7 @@ def networks(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         files = {"teacher": size["original_bytes"], "quantized": size["quantized_bytes"]}
         yield {
             "settings": described(config),
-            "way": way_of(config[stage]) if stage else name,
+            "way": way_of(config, stage) if stage else name,
             **{key: found[key] for key in ("correct", "n", "agreement", "kl")},
             "worst_class": found["worst_class"]["top1"],
             "bytes": files.get(name, size["retrained_bytes"]),

@@ -28,12 +28,25 @@ COLOURS = {
     "teacher": "0.35",
     "quantized": _COLOURS[3],
     "retrained": _COLOURS[0],
+    "fresh": _COLOURS[4],
     "conventional": _COLOURS[1],
     "reconstruct": _COLOURS[2],
 }
-HATCHES = {"teacher": "", "quantized": "///", "retrained": "", "conventional": "...", "reconstruct": "xxx"}
-MARKERS = {"teacher": "", "quantized": "x", "retrained": "o", "conventional": "s", "reconstruct": "D"}
-WAYS = {"proposed": "retrained", "conventional": "conventional", "reconstruct": "reconstruct"}
+HATCHES = {
+    "teacher": "",
+    "quantized": "///",
+    "retrained": "",
+    "fresh": "\\\\",
+    "conventional": "...",
+    "reconstruct": "xxx",
+}
+MARKERS = {"teacher": "", "quantized": "x", "retrained": "o", "fresh": "^", "conventional": "s", "reconstruct": "D"}
+WAYS = {
+    "proposed": "retrained",
+    "proposed, new crops": "fresh",
+    "conventional": "conventional",
+    "reconstruct": "reconstruct",
+}
 """The look of each way of retraining, by its name in results.csv."""
 
 

@@ -12,6 +12,9 @@ from requant.layout import POINTS, RESULT
 
 TEXT = {"layers": str, "hash": str, "git": str}
 """Columns that look like numbers."""
+NEW_CROPS = ", new crops"
+"""Behind the name of a way: its unlabeled images are others in every epoch."""
+_BY_EPOCHS = ("proposed", "codebook")
 _RETRAININGS = {"retrain": "retrained", "baseline": "conventional"}
 
 
@@ -59,13 +62,14 @@ def _epochs(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for entry in (start, *(found["curve"] or [end])):
             epoch = {name: entry[name] for name in ("epoch", "correct", "n", "seconds")}
             images = found["images_seen"] // max(1, found["epochs"])
-            yield {"retrain": way_of(result["config"][key]), **epoch, "images_an_epoch": images, **origin(result)}
+            yield {"retrain": way_of(result["config"], key), **epoch, "images_an_epoch": images, **origin(result)}
 
 
-def way_of(retraining: Mapping[str, Any]) -> str:
-    """How a network was retrained, from its settings: the method, after what it started from."""
-    method, start = str(retraining["method"]), retraining.get("start", "cluster")
-    return method if start == "cluster" else f"{start}, {method}"
+def way_of(config: Mapping[str, Any], stage: str) -> str:
+    """How a network was retrained, from a run's settings: the method, after what it started from, and new crops."""
+    method, start = str(config[stage]["method"]), config[stage].get("start", "cluster")
+    crops = NEW_CROPS if method in _BY_EPOCHS and config["unlabeled"].get("fresh", False) else ""
+    return (method if start == "cluster" else f"{start}, {method}") + crops
 
 
 def origin(result: Mapping[str, Any]) -> dict[str, Any]:

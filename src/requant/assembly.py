@@ -122,7 +122,20 @@ def training_images(settings: Config, augment: str, seed: int) -> data.LabelledI
 
 
 def unlabeled_images(settings: Config) -> data.UnlabeledImages:
-    """What the proposed retraining looks at."""
+    """What plan=auto and retraining without labels look at."""
+    return _unlabeled(settings, "seen" if _holds_out(settings) else "all")
+
+
+def held_out_images(settings: Config) -> data.UnlabeledImages:
+    """What target.max_drop is measured on: nothing else looks at these, or at other crops of them."""
+    return _unlabeled(settings, "held_out")
+
+
+def _holds_out(settings: Config) -> bool:
+    return settings.target.max_drop is not None
+
+
+def _unlabeled(settings: Config, part: data.Part) -> data.UnlabeledImages:
     source = settings.unlabeled
     return data.unlabeled(
         source.name,
@@ -133,6 +146,7 @@ def unlabeled_images(settings: Config) -> data.UnlabeledImages:
         flip=source.flip,
         fresh=source.fresh,
         limit=source.limit,
+        part=part,
         seed=settings.seed,
     )
 
@@ -164,9 +178,9 @@ def outputs_identity(settings: Config, teacher: str, images: str) -> dict[str, A
     """What the teacher's outputs on the `test` or the `unlabeled` images depend on; `teacher` is its checksum."""
     if images == "test":
         source: Any = settings.data
-        seed, batch_size = None, settings.data.batch_size
+        part, seed, batch_size = "all", None, settings.data.batch_size
     else:
-        source = settings.unlabeled
+        source, part = settings.unlabeled, "seen" if _holds_out(settings) else "all"
         seed = settings.seed if data.cuts_crops(source.name, source.crops) else None
         batch_size = settings.retrain.batch_size
     return {
@@ -174,6 +188,7 @@ def outputs_identity(settings: Config, teacher: str, images: str) -> dict[str, A
         "architecture": architecture(settings).to_dict(),
         "preprocessing": asdict(preprocessing(architecture(settings))),
         "images": result_settings(source),
+        "part": part,
         "files": None if source.root is None else data.fingerprint(source.root, dated=True),
         "seed": seed,
         "batch_size": batch_size,

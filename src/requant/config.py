@@ -174,7 +174,8 @@ class PlanConfig:
     images: int = 128
     """auto: how many unlabeled images tell what a layer's weights are worth."""
     held_out: int = 256
-    """auto with target.max_drop: on how many further unlabeled images the drop is measured."""
+    """auto with target.max_drop: on how many unlabeled images, or crops, the drop is measured. A fifth of the unlabeled
+    images is set aside for it; nothing else looks at those."""
     trellis: bool = True
     """auto with reconstruction: weights between two grids, a trellis saying which; smaller at the same error."""
     rules: list[Any] = field(default_factory=list)

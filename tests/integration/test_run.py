@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -274,6 +275,17 @@ def test_an_automatic_plan_meets_its_size_without_labels(cache: Path, tmp_path: 
     assert {entry["name"]: entry["centroids"] for entry in result["plan"]} == {
         name: book.k for name, book in stored.codebooks.items()
     }
+
+
+def test_a_drop_is_measured_on_images_that_nothing_else_saw(cache: Path, tmp_path: Path) -> None:
+    command = ["plan=auto", "target.max_drop=0.1", "plan.held_out=50", "retrain=reconstruct", "retrain@baseline=none"]
+    sizes = ["plan.images=16", "retrain.images=32", "retrain.damping=0.1", "unlabeled.limit=100"]
+    printed = run(cache, tmp_path, *command, *QUICK, *sizes).stdout
+    (result,) = results(tmp_path)
+    drops = [float(drop) for drop in re.findall(r"another class on ([\d.]+)%", printed)]
+    assert "of 20 held-out images" in printed  # a fifth of 100
+    assert min(drops) <= 10.0
+    assert result["images"]["retrained"]["n"] == 80
 
 
 @pytest.mark.slow  # tests/unit/test_reconstruction.py covers it without a process

@@ -1,10 +1,14 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from requant.data.protocols import Part
 from requant.data.randomness import Purpose, chosen, permutation, uniforms
+from requant.errors import DataError
 
 SEEDS = st.integers(-(2**70), 2**70)
 
@@ -92,3 +96,21 @@ def test_a_lower_limit_chooses_the_first_of_a_higher_one(length: int, limit: int
     assert chosen(length, limit).tolist() == many[:limit].tolist()
     assert len(set(many.tolist())) == min(limit + 1, length)
     assert chosen(length, None).tolist() == list(range(length))
+
+
+@given(st.integers(2, 200), st.none() | st.integers(2, 200))
+def test_a_fifth_is_held_out_and_the_others_are_seen(length: int, limit: int | None) -> None:
+    every, seen, held_out = (chosen(length, limit, part).tolist() for part in get_args(Part))
+    assert sorted(seen + held_out) == sorted(every)
+    assert len(held_out) == max(1, len(every) // 5)
+    assert held_out == chosen(length, limit, "held_out").tolist()
+
+
+def test_what_is_held_out_is_not_the_end_of_the_order() -> None:
+    assert chosen(500, None, "held_out").min() < 50
+
+
+@pytest.mark.parametrize("part", ["seen", "held_out"])
+def test_of_one_image_none_can_be_held_out(part: Part) -> None:
+    with pytest.raises(DataError, match="supply more"):
+        chosen(1, None, part)

@@ -106,6 +106,26 @@ def test_photos_are_there_and_are_photographs() -> None:
     assert data.unlabeled("photos", RGB, crops=1000, limit=7).pictures.sizes.shape == (7, 2)
 
 
+def test_no_crop_of_what_is_held_out_is_of_a_photograph_that_is_seen() -> None:
+    every, seen, held_out = (data.unlabeled("photos", RGB, part=part, crops=60) for part in ("all", "seen", "held_out"))
+    pictures = {
+        part.pictures.pictures[i].numpy().tobytes() for part in (seen, held_out) for i in range(len(part.pictures))
+    }
+    assert len(every.pictures) == len(pictures) == len(seen.pictures) + len(held_out.pictures)
+    assert len(held_out.pictures) == 2
+    assert len(seen) == len(held_out) == 60
+
+
+def test_small_images_are_held_out_too() -> None:
+    every, seen, held_out = (data.unlabeled("digits", GREY, part=part) for part in ("all", "seen", "held_out"))
+    assert len(seen) + len(held_out) == len(every) == 1797
+    assert len(held_out) == 359
+    batches = [part.__getitems__(range(len(part))).flatten(1) for part in (seen, held_out)]
+    assert sorted(torch.cat(batches).sum(1).tolist()) == sorted(
+        every.__getitems__(range(1797)).flatten(1).sum(1).tolist()
+    )
+
+
 def test_a_photograph_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photos, "_PHOTOGRAPHS", {"skimage": ("data/gone.png",)})
     with pytest.raises(DataError, match=r"gone\.png is missing"):

@@ -2,13 +2,14 @@
 
 from requant.data.fingerprints import fingerprint
 from requant.data.loading import loader
-from requant.data.protocols import LabelledImages, Split, UnlabeledImages
+from requant.data.protocols import LabelledImages, Part, Split, UnlabeledImages
 from requant.data.sampler import EpochSampler
 from requant.data.sources import classes, cuts_crops, has_training_images, labelled, unlabeled
 
 __all__ = [
     "EpochSampler",
     "LabelledImages",
+    "Part",
     "Split",
     "UnlabeledImages",
     "classes",

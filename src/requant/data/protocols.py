@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 Split = Literal["train", "test"]
+Part = Literal["all", "seen", "held_out"]
 
 
 class Batched(Protocol):

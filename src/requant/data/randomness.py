@@ -5,6 +5,11 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from requant.data.protocols import Part
+from requant.errors import DataError
+
+_SHARE = 5  # one in so many is held out
+_PARTS = 1  # the seed of their order; `limit` has that of 0
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -35,9 +40,21 @@ def permutation(length: int, seed: int, epoch: int = 0) -> NDArray[np.int64]:
     return np.argsort(keys, kind="stable")
 
 
-def chosen(length: int, limit: int | None) -> NDArray[np.int64]:
-    """Places of the first `limit` items of one fixed order; of all items, in their own order, without a limit."""
-    return np.arange(length) if limit is None else permutation(length, seed=0)[:limit]
+def chosen(length: int, limit: int | None, part: Part = "all") -> NDArray[np.int64]:
+    """Places of the first `limit` items of one fixed order; of all items, in their own order, without a limit.
+
+    Of those a fixed fifth is `held_out`, the others are `seen`.
+
+    Raises:
+        DataError: there are fewer than two to make parts of.
+    """
+    places = np.arange(length) if limit is None else permutation(length, seed=0)[:limit]
+    if part == "all":
+        return places
+    if len(places) < 2:
+        raise DataError("one unlabeled image is too few to hold any out; supply more")
+    apart = np.isin(np.arange(len(places)), permutation(len(places), seed=_PARTS)[: max(1, len(places) // _SHARE)])
+    return places[apart if part == "held_out" else ~apart]
 
 
 def _mixed(state: NDArray[np.uint64], coordinate: ArrayLike) -> NDArray[np.uint64]:

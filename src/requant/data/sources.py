@@ -14,7 +14,7 @@ from requant.data.crops import RandomCrops
 from requant.data.files import images_below
 from requant.data.pairs import LabelledPairs
 from requant.data.pictures import MemoryPictures, Pictures, open_pictures
-from requant.data.protocols import LabelledImages, Split, UnlabeledImages
+from requant.data.protocols import LabelledImages, Part, Split, UnlabeledImages
 from requant.data.randomness import chosen
 from requant.errors import ConfigError
 from requant.preprocessing import Preprocessing
@@ -93,6 +93,7 @@ def unlabeled(
     flip: bool = True,
     fresh: bool = False,
     limit: int | None = None,
+    part: Part = "all",
     seed: int = 0,
 ) -> UnlabeledImages:
     """Images without labels: whole (sets of small images, by default) or random crops of them.
@@ -106,24 +107,26 @@ def unlabeled(
         flip: mirror half of the crops.
         fresh: new crops each epoch; without it an item is the same in every epoch.
         limit: so many images of a fixed order; crops are cut from those.
+        part: `all` of them, or a fixed fifth `held_out`, or the others, `seen`; no crop of one part is of an image of
+            the other.
         seed: of the crops.
 
     Raises:
         ConfigError: a name or setting that does not exist or does not apply.
-        DataError: the images are missing or cannot be read.
+        DataError: the images are missing or cannot be read, or are too few to hold any out.
     """
     check_name(name, _UNLABELED, "unlabeled.name")
     check_shared(name, root, limit, preprocessing, "unlabeled")
     check_crops(crops, scale)
     if name in _SMALL_IMAGES:
-        pixels = _limited(_SMALL_IMAGES[name](root), limit)
+        pixels = _limited(_SMALL_IMAGES[name](root), limit, part)
         if crops is None:
             if fresh:
                 warnings.warn(f"fresh is ignored: {name} is used whole; set crops for new crops", stacklevel=2)
             return ArrayImages(pixels, preprocessing)
         pictures: Pictures = MemoryPictures(pixels)
     else:
-        pictures = _photographs(name, root, limit, preprocessing.channels)
+        pictures = _photographs(name, root, limit, part, preprocessing.channels)
     items = crops or _CROPS_A_PHOTOGRAPH * len(pictures)
     return RandomCrops(pictures, preprocessing, crops=items, scale=scale, flip=flip, fresh=fresh, seed=seed)
 
@@ -133,12 +136,12 @@ def cuts_crops(name: str, crops: int | None) -> bool:
     return name not in _SMALL_IMAGES or crops is not None
 
 
-def _photographs(name: str, root: str | None, limit: int | None, channels: int) -> Pictures:
+def _photographs(name: str, root: str | None, limit: int | None, part: Part, channels: int) -> Pictures:
     if name == "folder" and root is None:
         raise ConfigError("unlabeled.name=folder needs a folder; set unlabeled.root=<folder of images>")
     paths = images_below(Path(root).expanduser()) if root is not None else photos.paths()
-    return open_pictures([paths[place] for place in chosen(len(paths), limit)], channels)
+    return open_pictures([paths[place] for place in chosen(len(paths), limit, part)], channels)
 
 
-def _limited(values: Tensor, limit: int | None) -> Tensor:
-    return values if limit is None else values[torch.from_numpy(chosen(len(values), limit))]
+def _limited(values: Tensor, limit: int | None, part: Part = "all") -> Tensor:
+    return values if limit is None and part == "all" else values[torch.from_numpy(chosen(len(values), limit, part))]

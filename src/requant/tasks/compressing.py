@@ -157,9 +157,7 @@ def _at_target(
 
 
 def _held_out(settings: Config) -> list[Tensor]:
-    """Unlabeled images that neither the plan nor the reconstruction looks at."""
-    begin = max(settings.plan.images, settings.retrain.images)
-    return batches_of(assembly.unlabeled_images(settings), settings.plan.held_out, settings.retrain.batch_size, begin)
+    return batches_of(assembly.held_out_images(settings), settings.plan.held_out, settings.retrain.batch_size)
 
 
 def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyCodebook]) -> None:

@@ -130,11 +130,15 @@ fig14-runs: setup
 	$(PY) run.py -m experiment=fig14_resnet50$(AT) centroids=16,32,64,128,256 $(TREE) $(PHOTOS)
 	$(PY) -m requant.figures $(SCALED) collect fig14
 
-# Beside the case studies' few epochs the paper's 100: an hour and more for each network and seed on one core.
+# Beside the case studies' few epochs the paper's 100: an hour for each network, way and seed on one core.
+LONG := $(SEEDS) retrain@baseline=none
+WITH_LABELS := retrain=conventional retrain.epochs=50
 fig15-runs: cases-runs
 ifndef SCALE
-	$(PY) run.py -m experiment=fig15_vgg16 $(SEEDS) $(PHOTOS)
-	$(PY) run.py -m experiment=fig15_resnet50 $(SEEDS) $(PHOTOS)
+	$(PY) run.py -m experiment=fig15_vgg16 $(LONG) $(PHOTOS)
+	$(PY) run.py -m experiment=fig15_vgg16 $(LONG) $(WITH_LABELS)
+	$(PY) run.py -m experiment=fig15_resnet50 $(LONG) $(PHOTOS)
+	$(PY) run.py -m experiment=fig15_resnet50 $(LONG) $(WITH_LABELS)
 endif
 	$(PY) -m requant.figures $(SCALED) collect fig15
 

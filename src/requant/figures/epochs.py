@@ -14,6 +14,7 @@ from requant.figures.style import COLOURS, MARKERS, PAPER, WAYS, label_lines, si
 MOST_POINTS = 10.0  # below the teacher that are shown, where training begins lower still
 NEAR = 3.0  # points to the teacher, within which the end of a retraining is enlarged
 MOST_MARKS = 25  # of a line
+_DASHES = {"conventional": "--", "fresh": "-."}
 _MARKERS = "osD^vP"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 
@@ -70,7 +71,9 @@ def draw_against(cases: Mapping[str, Case]) -> Figure:
         _show_the_end(axes, curves)
         axes.set_title(network)
         axes.set_xlabel("images seen, thousands (stars: the paper)")
-    panels[-1].legend(frameon=False, loc="lower right", fontsize=7)
+    drawn = [axes.get_legend_handles_labels() for axes in panels]
+    looks = {label: handle for handles, labels in drawn for handle, label in zip(handles, labels, strict=True)}
+    panels[-1].legend(looks.values(), looks.keys(), frameon=False, loc="lower right", fontsize=6.5)
     return figure
 
 
@@ -79,7 +82,8 @@ def _show_the_end(axes: Axes, curves: pd.DataFrame) -> None:
     begin, floor = float(_top1(curves[curves["epoch"] == 0]).mean()), _teacher(curves) - MOST_POINTS
     if begin < floor:
         axes.set_ylim(floor, _teacher(curves) + 1)
-        axes.annotate(f"quantized: {begin:.1f} %", (0, floor), (2, 3), textcoords="offset points", fontsize=6.5)
+        note = axes.annotate(f"quantized: {begin:.1f} %", (0, floor), (2, 3), textcoords="offset points", fontsize=6.5)
+        note.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
 
 
 def _draw_way(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
@@ -90,11 +94,13 @@ def _draw_way(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
         rows = rows[rows["epoch"] > 0]
     lengths = _thousands(rows).groupby(rows["hash"]).transform("max")
     long, short = rows[lengths == lengths.max()], rows[(lengths < lengths.max()) & (_thousands(rows) == lengths)]
-    by_images, line = _top1(long).groupby(_thousands(long)), "--" if name == "conventional" else "-"
+    by_images = _top1(long).groupby(_thousands(long))
     mean = by_images.mean()
-    style = {"color": COLOURS[name], "marker": MARKERS[name], "markersize": 3}
+    style = {"color": COLOURS[name], "marker": MARKERS[name], "markersize": 3, "linewidth": 1.1}
     every = -(-len(mean) // MOST_MARKS)
-    axes.plot(mean.index, mean, linestyle=line, label=f"{label}, {_seeds(long)}", markevery=every, **style)
+    axes.plot(
+        mean.index, mean, linestyle=_DASHES.get(name, "-"), label=f"{label}, {_seeds(long)}", markevery=every, **style
+    )
     axes.fill_between(mean.index, by_images.min(), by_images.max(), color=COLOURS[name], alpha=0.25)
     for images, ends in _top1(short).groupby(_thousands(short)):
         spread = [[ends.mean() - ends.min()], [ends.max() - ends.mean()]]

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from requant.codebook import Codebook
+from requant.codebook import Codebook, index_dtype
 from requant.codebook_forms import AnyCodebook, scalars
 from requant.codebook_trellis import TrellisCodebook
 from requant.compression import Compressed, place
@@ -39,7 +39,7 @@ METHOD = "grid"
 EXPONENT = -0.25  # of the Fisher information
 HALF_WAY = 0.5  # in octaves, from the first steps to those that were measured to be right
 MOST_CHANGE = 2.0  # of a layer's step by what was measured: far from there KL does not follow d^2
-REACHES = (1, 3, 7, 15, 31, 63, 127)  # steps to each side of 0 that a codebook has: few, so that layers share them
+REACHES = (1, 3, 7, 15, 31, 63, 127, 255, 511)  # steps to each side of 0: few, so that layers share their tables
 CLOSE = 5e-4  # of the indices' bytes wanted
 BATCH = 32  # images, where layers are measured
 LEAST_BITS = 2.0  # a weight, for a trellis
@@ -158,12 +158,16 @@ def grids_for(
 
 
 def on_grid(weight: Tensor, width: float) -> Codebook:
-    """Weights rounded to multiples of `width`, or of what 127 steps to each side of 0 need."""
+    """Weights rounded to multiples of `width`, or of what 511 steps to each side of 0 need.
+
+    First layers of few weights ask for hundreds of steps, which cost next to nothing.
+    """
     values = weight.detach().cpu().numpy()
     width = max(width, float(np.abs(values).max()) / (REACHES[-1] + 0.49), float(np.finfo(np.float32).tiny))
     steps = np.rint(values / width).astype(np.int64)
     reach = next(r for r in REACHES if r >= np.abs(steps).max())
-    return Codebook((np.arange(-reach, reach + 1) * width).astype(np.float32), (steps + reach).astype(np.uint8))
+    places = np.arange(-reach, reach + 1)
+    return Codebook((places * width).astype(np.float32), (steps + reach).astype(index_dtype(places.size)))
 
 
 def in_units(

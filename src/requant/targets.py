@@ -88,6 +88,7 @@ def fit_drop(
     batches: Sequence[Tensor] = (),
     damping: float | None = None,
     trellis: bool = False,
+    finest: bool = False,
 ) -> Compressed:
     """The smallest network found whose top-1 differs from the original's on at most `most` of the held-out images.
 
@@ -101,9 +102,10 @@ def fit_drop(
         batches: images without labels; where there are any the network is reconstructed on them.
         damping: as for `fit_size`.
         trellis: as for `fit_size`.
+        finest: where even the finest grids differ more often, take those: what is done next may mend it.
 
     Raises:
-        UserError: for no held-out images, and where the finest grids differ more often.
+        UserError: for no held-out images, and where the finest grids differ more often, but for `finest`.
 
     """
     if not held_out:
@@ -126,6 +128,8 @@ def fit_drop(
         if found is None and bits > MOST_BITS - CLOSE_BITS:
             break
         bits = (low + high) / 2
+    if found is None and finest:
+        return tried
     if found is None:
         raise UserError(
             f"target.max_drop={most}: at {MOST_BITS} bits a weight {dropped:.2%} of {len(wanted)} held-out images "

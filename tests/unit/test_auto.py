@@ -1,5 +1,7 @@
 """plan=auto: grids, and the sizes and drops that they are made to meet."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,11 @@ from test_reconstruction import images, small
 from torch import nn
 
 from requant import targets
+from requant.archive import load, save
 from requant.auto import Grids, grids, in_units, measured, on_grid
 from requant.compression import Compressed, check_placed
 from requant.errors import UserError
+from requant.reconstruction import reconstruct
 from requant.reconstruction.sensitivity import divergences
 from requant.targets import fit_drop, fit_size
 
@@ -24,10 +28,25 @@ def test_grids_hold_zero_and_round_to_the_nearest_step(values: list[float], widt
     weight = torch.tensor(values)
     book = on_grid(weight, width)
     assert book.k % 2 == 1
-    assert book.k <= 255
+    assert book.k <= 1023
+    assert book.indices.dtype == (np.uint8 if book.k <= 256 else np.uint16)
     assert book.centroids[book.k // 2] == 0
-    step = max(width, float(weight.abs().max()) / 127.49)
+    step = max(width, float(weight.abs().max()) / 511.49)
     assert np.abs(book.dense() - weight.numpy()).max() <= step * 0.5001
+
+
+def test_a_layer_of_few_weights_has_hundreds_of_steps_where_it_asks_for_them(tmp_path: Path) -> None:
+    found = example_grids()
+    found.widths["stem.weight"] /= 3000
+    rounded = found.at(0.3)
+    assert rounded.codebooks["stem.weight"].k > 256
+    trellis = found.for_trellis(rounded.codebooks)
+    assert "stem.weight" in trellis
+    model, books = reconstruct(found.base, rounded.codebooks, [images(16)], 0.1, trellis)
+    units, books = in_units(found, model, books)
+    for storage in ("entropy", "packed"):
+        save(tmp_path / "network.h5", units, books, storage=storage)
+        assert torch.equal(load(tmp_path / "network.h5", small())(images(4)), units.eval()(images(4)))
 
 
 def example_grids() -> Grids:

@@ -144,7 +144,8 @@ def _at_target(
     # Training codebooks moves indices, which a trellis ties to each other.
     trellis = settings.plan.trellis and recipe is not None and recipe.method != "codebook"
     if most is not None:
-        return fit_drop(found, most, _held_out(settings), batches, damping, trellis)
+        mended = not batches and settings.retrain.method != "none"
+        return fit_drop(found, most, _held_out(settings), batches, damping, trellis, finest=mended)
 
     def size(compressed: Compressed) -> int:
         model, codebooks = in_units(found, compressed.model, compressed.codebooks)

@@ -39,7 +39,7 @@ METHOD = "grid"
 EXPONENT = -0.25  # of the Fisher information
 HALF_WAY = 0.5  # in octaves, from the first steps to those that were measured to be right
 MOST_CHANGE = 2.0  # of a layer's step by what was measured: far from there KL does not follow d^2
-REACHES = (1, 3, 7, 15, 31, 63, 127, 255, 511)  # steps to each side of 0: few, so that layers share their tables
+REACHES = (1, 3, 7, 15, 31, 63, 127, 511)  # steps to each side of 0: few, so that layers share their tables
 CLOSE = 5e-4  # of the indices' bytes wanted
 BATCH = 32  # images, where layers are measured
 LEAST_BITS = 2.0  # a weight, for a trellis
@@ -167,7 +167,8 @@ def on_grid(weight: Tensor, width: float) -> Codebook:
     steps = np.rint(values / width).astype(np.int64)
     reach = next(r for r in REACHES if r >= np.abs(steps).max())
     places = np.arange(-reach, reach + 1)
-    return Codebook((places * width).astype(np.float32), (steps + reach).astype(index_dtype(places.size)))
+    indices: Any = (steps + reach).astype(index_dtype(places.size))
+    return Codebook((places * width).astype(np.float32), indices)
 
 
 def in_units(

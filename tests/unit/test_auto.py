@@ -152,3 +152,17 @@ def test_a_drop_that_cannot_be_had_says_what_to_do() -> None:
     found.base.fc.weight.data[0] = 1e-9
     compressed = fit_drop(found, 0.1, [images(8)])  # the bias alone decides, and is not on a grid
     assert compressed.codebooks
+
+
+def test_the_finest_grids_are_taken_where_they_do_not_do_but_something_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "FIRST_BITS", 0.55)
+    monkeypatch.setattr(targets, "MOST_BITS", 0.6)
+    model, held_out = small(), [images(200, seed=7)]
+    with torch.no_grad():
+        model.fc.bias -= model(held_out[0]).mean(0)  # so that classes differ from image to image
+    found = grids(model, images(1), list(images(8).split(1)))
+    with pytest.raises(UserError, match=r"max_drop=0\.001.*still get another class"):
+        fit_drop(found, 0.001, held_out)
+    compressed = fit_drop(found, 0.001, held_out, finest=True)
+    values = sum(book.indices.size for book in compressed.codebooks.values())
+    assert entropy_bytes(compressed) * 8 / values == pytest.approx(0.55, abs=0.05)

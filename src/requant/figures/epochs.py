@@ -60,9 +60,11 @@ def draw_against(cases: Mapping[str, Case]) -> Figure:
     distance from the paper's own teacher.
     """
     figure, panels = side_by_side(len(cases), 2.8)
+    seeds: dict[str, list[int]] = {}
     for axes, (network, (curves, reported)) in zip(panels, cases.items(), strict=True):
         for way, name in WAYS.items():
-            _draw_way(axes, curves[curves["retrain"] == way], name, way)
+            for label, count in _draw_way(axes, curves[curves["retrain"] == way], name, way).items():
+                seeds.setdefault(label, []).append(count)
         last = _thousands(curves).max()
         for way in ("proposed", "conventional"):
             axes.plot([last], [_teacher(curves) + getattr(reported, way) - reported.teacher], **PAPER)
@@ -73,7 +75,8 @@ def draw_against(cases: Mapping[str, Case]) -> Figure:
         axes.set_xlabel("images seen, thousands (stars: the paper)")
     drawn = [axes.get_legend_handles_labels() for axes in panels]
     looks = {label: handle for handles, labels in drawn for handle, label in zip(handles, labels, strict=True)}
-    panels[-1].legend(looks.values(), looks.keys(), frameon=False, loc="lower right", fontsize=6.5)
+    texts = [f"{label}, {_in_words(seeds[label])}" for label in looks]
+    panels[-1].legend(looks.values(), texts, frameon=False, loc="lower right", fontsize=6.5)
     return figure
 
 
@@ -86,10 +89,10 @@ def _show_the_end(axes: Axes, curves: pd.DataFrame) -> None:
         note.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
 
 
-def _draw_way(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
-    """The longest runs as a line, the ends of shorter ones as a point."""
+def _draw_way(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> dict[str, int]:
+    """The longest runs as a line, the ends of shorter ones as a point; the seeds of each, by its label."""
     if rows.empty:
-        return
+        return {}
     if name == "reconstruct":
         rows = rows[rows["epoch"] > 0]
     lengths = _thousands(rows).groupby(rows["hash"]).transform("max")
@@ -98,14 +101,15 @@ def _draw_way(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
     mean = by_images.mean()
     style = {"color": COLOURS[name], "marker": MARKERS[name], "markersize": 3, "linewidth": 1.1}
     every = -(-len(mean) // MOST_MARKS)
-    axes.plot(
-        mean.index, mean, linestyle=_DASHES.get(name, "-"), label=f"{label}, {_seeds(long)}", markevery=every, **style
-    )
+    axes.plot(mean.index, mean, linestyle=_DASHES.get(name, "-"), label=label, markevery=every, **style)
     axes.fill_between(mean.index, by_images.min(), by_images.max(), color=COLOURS[name], alpha=0.25)
+    seeds = {label: long["seed"].nunique()}
     for images, ends in _top1(short).groupby(_thousands(short)):
         spread = [[ends.mean() - ends.min()], [ends.max() - ends.mean()]]
-        shorter = f"{label}, {images:.0f} thousand in all, {_seeds(short)}"
+        shorter = f"{label}, {images:.0f} thousand in all"
+        seeds[shorter] = short["seed"].nunique()
         axes.errorbar([images], [ends.mean()], spread, linestyle="", mfc="white", capsize=2, label=shorter, **style)
+    return seeds
 
 
 def _thousands(curves: pd.DataFrame) -> pd.Series:
@@ -136,5 +140,10 @@ def _label(axes: Axes, curves: pd.DataFrame) -> None:
 
 
 def _seeds(rows: pd.DataFrame) -> str:
-    count = rows["seed"].nunique()
-    return f"{count} seed{'s' if count > 1 else ''}"
+    return _in_words([rows["seed"].nunique()])
+
+
+def _in_words(counts: list[int]) -> str:
+    """How many seeds; panel by panel where they differ."""
+    different = [str(count) for count in dict.fromkeys(counts)]
+    return f"{' and '.join(different)} seed{'s' if different != ['1'] else ''}"

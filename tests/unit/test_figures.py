@@ -186,6 +186,17 @@ def test_of_runs_that_are_shorter_than_the_longest_the_ends_are_drawn(tmp_path: 
     assert axes.lines[0].get_xydata().tolist() == [[0.0, 10.0], [0.3, 51.0], [0.6, 60.0]]
 
 
+def test_the_legend_says_how_many_seeds_panel_by_panel(tmp_path: Path) -> None:
+    for network, seed in (("vgg16_cifar", 0), ("vgg16_cifar", 1), ("resnet50_cifar_s2", 0)):
+        made = result("proposed")
+        made["config"]["model"]["name"], made["config"]["seed"], made["hash"] = network, seed, f"{network}{seed}"
+        (tmp_path / made["hash"]).mkdir()
+        (tmp_path / made["hash"] / "result.json").write_text(json.dumps(made))
+    legend = STUDIES["fig15"].draw(curves(tmp_path)).axes[-1].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["proposed, 2 and 1 seeds"]
+
+
 def test_runs_of_ways_that_are_not_drawn_are_not_counted(tmp_path: Path) -> None:
     for place, start in enumerate(("cluster", "reconstruct")):
         folder = tmp_path / "runs" / STUDIES["fig16"].runs[0] / str(place)

@@ -123,7 +123,7 @@ def training_images(settings: Config, augment: str, seed: int) -> data.LabelledI
 
 def unlabeled_images(settings: Config) -> data.UnlabeledImages:
     """What plan=auto and retraining without labels look at."""
-    return _unlabeled(settings, "seen" if _holds_out(settings) else "all")
+    return _unlabeled(settings, _part(settings))
 
 
 def held_out_images(settings: Config) -> data.UnlabeledImages:
@@ -131,8 +131,8 @@ def held_out_images(settings: Config) -> data.UnlabeledImages:
     return _unlabeled(settings, "held_out")
 
 
-def _holds_out(settings: Config) -> bool:
-    return settings.target.max_drop is not None
+def _part(settings: Config) -> data.Part:
+    return "all" if settings.target.max_drop is None else "seen"
 
 
 def _unlabeled(settings: Config, part: data.Part) -> data.UnlabeledImages:
@@ -178,9 +178,10 @@ def outputs_identity(settings: Config, teacher: str, images: str) -> dict[str, A
     """What the teacher's outputs on the `test` or the `unlabeled` images depend on; `teacher` is its checksum."""
     if images == "test":
         source: Any = settings.data
-        part, seed, batch_size = "all", None, settings.data.batch_size
+        part: data.Part = "all"
+        seed, batch_size = None, settings.data.batch_size
     else:
-        source, part = settings.unlabeled, "seen" if _holds_out(settings) else "all"
+        source, part = settings.unlabeled, _part(settings)
         seed = settings.seed if data.cuts_crops(source.name, source.crops) else None
         batch_size = settings.retrain.batch_size
     return {

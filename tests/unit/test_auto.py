@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_config import settings
 from test_reconstruction import images, small
 from torch import nn
 
@@ -18,6 +19,7 @@ from requant.errors import UserError
 from requant.reconstruction import reconstruct
 from requant.reconstruction.sensitivity import divergences
 from requant.targets import fit_drop, fit_size
+from requant.tasks import compressing
 
 
 @given(
@@ -166,3 +168,24 @@ def test_the_finest_grids_are_taken_where_they_do_not_do_but_something_follows(m
     compressed = fit_drop(found, 0.001, held_out, finest=True)
     values = sum(book.indices.size for book in compressed.codebooks.values())
     assert entropy_bytes(compressed) * 8 / values == pytest.approx(0.55, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("retrain", "missed"),
+    [
+        (["retrain=none"], False),
+        (["retrain=proposed"], False),
+        (["retrain=reconstruct"], True),
+        (["retrain=proposed", "retrain.start=reconstruct"], True),
+    ],
+)
+def test_only_a_reconstruction_may_have_to_meet_the_drop_later(
+    retrain: list[str], missed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr(compressing, "fit_drop", lambda *_, finest: given.append(finest))
+    monkeypatch.setattr(compressing, "_held_out", lambda _: [])
+    configured = settings("plan=auto", "target.max_drop=0.01", *retrain)
+    compressing._at_target(configured, example_grids())
+    compressing._at_target(configured, example_grids(), [images(4)], configured.retrain)
+    assert given == [missed, False]

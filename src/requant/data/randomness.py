@@ -53,8 +53,8 @@ def chosen(length: int, limit: int | None, part: Part = "all") -> NDArray[np.int
         return places
     if len(places) < 2:
         raise DataError("one unlabeled image is too few to hold any out; supply more")
-    apart = np.isin(np.arange(len(places)), permutation(len(places), seed=_PARTS)[: max(1, len(places) // _SHARE)])
-    return places[apart if part == "held_out" else ~apart]
+    held_out = np.sort(permutation(len(places), seed=_PARTS)[: max(1, len(places) // _SHARE)])
+    return places[held_out] if part == "held_out" else np.delete(places, held_out)
 
 
 def _mixed(state: NDArray[np.uint64], coordinate: ArrayLike) -> NDArray[np.uint64]:

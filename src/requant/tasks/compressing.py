@@ -144,8 +144,9 @@ def _at_target(
     # Training codebooks moves indices, which a trellis ties to each other.
     trellis = settings.plan.trellis and recipe is not None and recipe.method != "codebook"
     if most is not None:
-        mended = not batches and settings.retrain.method != "none"
-        return fit_drop(found, most, _held_out(settings), batches, damping, trellis, finest=mended)
+        # What is only rounded may miss the drop where a reconstruction follows, which meets it or says that it cannot.
+        follows = not batches and "reconstruct" in (settings.retrain.method, settings.retrain.start)
+        return fit_drop(found, most, _held_out(settings), batches, damping, trellis, finest=follows)
 
     def size(compressed: Compressed) -> int:
         model, codebooks = in_units(found, compressed.model, compressed.codebooks)

@@ -22,7 +22,7 @@ from requant.reconstruction.layerwise import DAMPINGS
 from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import divergences
-from requant.reconstruction.statistics import correction, mean_and_variance
+from requant.reconstruction.statistics import ROWS, correction, mean_and_variance
 from requant.retraining.unlabeled import TensorImages
 
 ARCHITECTURES = {
@@ -220,6 +220,20 @@ def test_corrected_channels_have_the_wanted_mean_and_deviation() -> None:
     assert torch.allclose(variance[:4], wanted_variance[:4], rtol=1e-3)
     assert scale[4] == 1
     assert torch.equal(correction(student, teacher, deviations=False)[0], torch.ones(5))
+
+
+def test_of_many_outputs_an_even_grid_says_what_all_say() -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher = [torch.randn(100, 3, 32, 64, generator=generator) for _ in range(4)]
+    student = [2 * batch - 0.5 for batch in teacher]
+    mean, variance = mean_and_variance(teacher)
+    rows = torch.cat(teacher).transpose(0, 1).flatten(1).double()
+    assert torch.allclose(mean, rows.mean(1), atol=5 / ROWS**0.5)
+    assert torch.allclose(variance, rows.var(1), rtol=5 * (2 / ROWS) ** 0.5)
+    assert not torch.allclose(mean, rows.mean(1), atol=1e-9)  # fewer than all were looked at
+    scale, shift = correction(student, teacher, gain=0.4)
+    assert torch.allclose(scale, torch.full((3,), 0.5), atol=1e-5)
+    assert torch.allclose(shift, torch.full((3,), 0.25), atol=1e-5)
 
 
 def test_a_gain_of_one_gives_the_signal_the_teachers_size() -> None:

@@ -180,7 +180,9 @@ def _correct_norm(teacher: Walk, student: Walk, node: fx.Node) -> None:
     scale, shift = correction(student.values[node], teacher.values[node], gain=GAIN)
     norm.weight.copy_(norm.weight * scale)
     norm.bias.copy_(norm.bias * scale + shift)
-    student.compute(node)
+    for values in student.values[node]:
+        shape = (-1, *[1] * (values.ndim - 2))
+        values.mul_(scale.reshape(shape)).add_(shift.reshape(shape))
 
 
 def _correct_bias(
@@ -191,8 +193,10 @@ def _correct_bias(
     bias = student.model.get_parameter(layer.bias)
     axis = layer.channel_axis(student.values[node][0])
     wanted, found = (mean_and_variance(walk.values[node], axis)[0] for walk in (teacher, student))
-    bias.copy_(bias + (wanted - found).float())
-    student.compute(node)
+    shift = (wanted - found).float()
+    bias.copy_(bias + shift)
+    for values in student.values[node]:
+        values.add_(shift.reshape(-1, *[1] * (values.ndim - 1 - axis)))
 
 
 def batches_of(images: Any, count: int, size: int, begin: int = 0) -> list[Tensor]:

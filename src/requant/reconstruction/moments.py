@@ -1,6 +1,5 @@
 """Second moments of what a layer's weights are multiplied with: how errors of the weights add up in its outputs."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from requant.reconstruction.graph import Layer
+from requant.reconstruction.sampling import places
 
 ROWS_A_VALUE = 40  # products that a moment is the mean of, for each value that an output is made of
 LEAST_ROWS = 8192
-R2 = 0.7548776662466927, 0.5698402909980532  # 1/p, 1/p^2 for p^3 = p + 1
 
 
 def second_moments(layer: Layer, weight: Tensor, inputs: Sequence[Tensor]) -> Tensor:
@@ -102,7 +101,7 @@ def sampled_outputs(layer: Layer, weight: Tensor, outputs: Tensor, wanted: int, 
         step = max(1, rows.shape[1] // wanted)
         return rows[:, position % step :: step]
     n, channels, height, width = outputs.shape
-    taken = outputs[:, :, *_places(n, height, width, wanted, position)]
+    taken = outputs[:, :, *places(n, height, width, wanted, position)]
     grouped = taken.reshape(n, layer.groups, channels // layer.groups, *taken.shape[2:])
     return grouped.permute(1, 0, 3, 4, 2).reshape(layer.groups, -1, channels // layer.groups)
 
@@ -122,19 +121,7 @@ def sampled_inputs(layer: Layer, weight: Tensor, images: Tensor, wanted: int, po
     for axis, kernel, stride, dilation in zip((2, 3), weight.shape[2:], layer.stride, layer.dilation, strict=True):
         patches = patches.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
     n, channels, height, width = patches.shape[:4]
-    patches = patches[:, :, *_places(n, height, width, wanted, position)]
+    patches = patches[:, :, *places(n, height, width, wanted, position)]
     rest = patches.shape[2:]
     grouped = patches.reshape(n, layer.groups, channels // layer.groups, *rest)
     return grouped.permute(1, 0, 3, 4, 2, 5, 6).reshape(layer.groups, -1, weight[0].numel())
-
-
-def _places(n: int, height: int, width: int, wanted: int, position: int) -> tuple[slice, slice]:
-    """Rows and columns that leave about `wanted` outputs of n images; of each image one or more.
-
-    Where they begin goes through the sequence R2 (Roberts, "The Unreasonable Effectiveness of Quasirandom Sequences",
-    2018) from batch to batch, so that few batches, too, see all parts of an image alike.
-    """
-    step = max(1, math.isqrt(n * height * width // wanted))
-    starts = (int(min(step, side) * (position * part % 1)) for side, part in zip((height, width), R2, strict=True))
-    rows, columns = (slice(start, None, step) for start in starts)
-    return rows, columns

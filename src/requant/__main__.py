@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-
 from requant.errors import ArchiveError, UserError
+from requant.progress import complain
 
 # What each command needs is imported when it is called: help and `runs` need no torch.
 
@@ -23,12 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (UserError, OSError) as error:  # OSError: a full disk, a folder that may not be written
-        _complain(error)
+        complain(error)
         return 2
-
-
-def _complain(error: Exception) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(str(error))}")
 
 
 def _inspect(chosen: argparse.Namespace) -> int:
@@ -50,7 +44,7 @@ def _verify(chosen: argparse.Namespace) -> int:
     try:
         archive = read(chosen.file)
     except ArchiveError as error:
-        _complain(error)
+        complain(error)
         return 1
     terminal().print(archive_line(archive), soft_wrap=True)
     return 0
@@ -78,7 +72,7 @@ def _export(chosen: argparse.Namespace) -> int:
         found.append(export_safetensors(chosen.file, chosen.safetensors))
     for written in found:
         of = f", {written.codebooks} tensors as codebooks" if written.codebooks else ""
-        terminal().print(f"{escape(str(written.path))}: {written.bytes:,} bytes{of}", soft_wrap=True)
+        terminal().print(f"{written.path}: {written.bytes:,} bytes{of}", soft_wrap=True)
     return 0
 
 
@@ -99,7 +93,7 @@ def _runs(chosen: argparse.Namespace) -> int:
     console.print(f"{len(runs)} of {len(everything)} runs")
     if chosen.csv:
         write_text(chosen.csv, runs.to_csv(index=False))
-        console.print(f"Written: {escape(str(chosen.csv))}", soft_wrap=True)
+        console.print(f"Written: {chosen.csv}", soft_wrap=True)
     return 0
 
 
@@ -108,7 +102,7 @@ def _report(chosen: argparse.Namespace) -> int:
     from requant.webpage import write_page
 
     count = write_page(chosen.folder, chosen.out)
-    terminal().print(f"{escape(str(chosen.out))}: {count} runs, {chosen.out.stat().st_size:,} bytes", soft_wrap=True)
+    terminal().print(f"{chosen.out}: {count} runs, {chosen.out.stat().st_size:,} bytes", soft_wrap=True)
     return 0
 
 

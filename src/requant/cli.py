@@ -10,14 +10,11 @@ from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from requant.errors import UserError
+from requant.progress import complain
 from requant.settings import all_keys
 from requant.suggest import did_you_mean
-
-stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
@@ -29,18 +26,18 @@ def main(entry: Callable[[], Any]) -> int:
     try:
         entry()
     except KeyboardInterrupt:
-        stderr.print("Interrupted. The same command goes on from the last finished epoch.")
+        print("Interrupted. The same command goes on from the last finished epoch.", file=sys.stderr)
         return 130
     except UserError as error:
-        stderr.print(f"[bold red]Error:[/] {_escape(str(error))}")
+        complain(error)
         return 2
     except (HydraException, OmegaConfBaseException) as error:
-        stderr.print(f"[bold red]Error in the settings:[/] {_escape(explain(error, sys.argv[1:]))}")
+        complain(explain(error, sys.argv[1:]), "Error in the settings")
         return 2
     except OSError as error:  # some of Hydra's errors are OSErrors too, so after those
         if error.errno not in _NO_ROOM:
             raise
-        stderr.print(f"[bold red]Error:[/] {_escape(str(error))}. Make room; the same command then goes on.")
+        complain(f"{error}. Make room; the same command then goes on.")
         return 2
     return 0
 
@@ -86,7 +83,3 @@ def _key(override: str) -> str:
 
 def _for_hydra(key: str) -> bool:
     return key.startswith("hydra") or "@" in key
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -59,7 +59,7 @@ class Column:
 def terminal() -> Console:
     """Standard output; in a pipe lines are as long as they need to be, unless COLUMNS says otherwise."""
     wrapped = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if wrapped else PIPE_WIDTH, highlight=False)
+    return Console(width=None if wrapped else PIPE_WIDTH, highlight=False, markup=False, emoji=False)
 
 
 def inspection_tables(inspection: Inspection, width: int) -> list[Table | Text]:

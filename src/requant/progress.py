@@ -10,8 +10,15 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-console = Console()
+console = Console(markup=False, emoji=False)  # names and paths are printed as they are
+
+
+def complain(error: object, heading: str = "Error") -> None:
+    """Say on standard error what went wrong."""
+    said = Text.assemble((f"{heading}:", "bold red"), f" {error}")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(said)
 
 
 def bar(*more: ProgressColumn) -> Progress:

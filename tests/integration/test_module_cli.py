@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from requant import progress
 from requant.__main__ import main
 from requant.results import row
 
@@ -45,6 +46,23 @@ def damaged(folder: Path) -> Path:
 def test_verify_counts_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(PACKED)]) == 0
     assert capsys.readouterr().out == f"ok: {PACKED}: 4 clustered and 10 dense tensors, 1,817 bytes\n"
+
+
+def test_names_of_files_are_printed_as_they_are(
+    outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "of [old] :x: files"
+    folder.mkdir()
+    file = folder / "packed.h5"
+    file.write_bytes(PACKED.read_bytes())
+    assert main(["verify", str(file)]) == 0
+    assert str(file) in capsys.readouterr().out
+    assert main(["runs", str(outputs), "--csv", str(folder / "runs.csv")]) == 0
+    assert str(folder / "runs.csv") in capsys.readouterr().out
+    assert main(["verify", str(damaged(folder))]) == 1
+    assert str(folder / "damaged.h5") in capsys.readouterr().err
+    progress.console.print(f"  {file}", soft_wrap=True)
+    assert str(file) in capsys.readouterr().out
 
 
 def test_verify_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.markup import escape
 
 from requant.errors import UserError
 from requant.figures.headline import CASES, cases, headline, machine_table
@@ -17,6 +16,7 @@ from requant.figures.style import save, style
 from requant.figures.tables import read_table
 from requant.files import write_text
 from requant.machine import hardware
+from requant.progress import complain
 
 RESULTS = "results.csv"  # at the paper's scale: imagenet.csv
 TABLES = "tables"
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _COMMANDS[chosen.command](chosen)
     except UserError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(str(error))}")
+        complain(error)
         return 2
     return 0
 
@@ -78,7 +78,7 @@ def _tables(chosen: argparse.Namespace) -> None:
         write_text(folder / "machine.md", machine_table(hardware()))
     text = headline(read_table(folder / RESULTS))
     write_text(folder / "headline.md", text)
-    Console().print(Markdown(text))
+    Console(emoji=False).print(Markdown(text))
     print(folder / "headline.md")
 
 

@@ -32,7 +32,7 @@ def fit_size(
     """The network rounded to grids so that its file has the target's size, within 0.2 % (reconstructed: 1 %).
 
     The entropy of the indices follows the step closely and is quick to compute; the file's true size says, a few
-    times, what comes on top.
+    times, what comes on top. Where no step has that size (grids have 1,023 steps at most), it is said how near it came.
 
     Args:
         grids: of the network.
@@ -60,7 +60,10 @@ def fit_size(
                 f"a file of {target:,} bytes cannot be had: what is not on grids takes {target - wanted:,.0f}; "
                 "set a greater target.size_mb or a smaller target.reduction"
             )
-        step = step_of(grids, wanted)
+        step, previous = step_of(grids, wanted), step
+        if step == previous:
+            break
+    console.print(f"  {true:,} bytes are the nearest to {target:,} that was found", highlight=False)
     return found
 
 

@@ -1,5 +1,6 @@
 """plan=auto: grids, and the sizes and drops that they are made to meet."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 
 from requant import targets
 from requant.archive import load, save
-from requant.auto import Grids, grids, in_units, measured, on_grid
+from requant.auto import Grids, grids, in_units, measured, on_grid, step_of
 from requant.compression import Compressed, check_placed
 from requant.errors import UserError
 from requant.reconstruction import reconstruct
@@ -107,6 +108,27 @@ def test_measured_steps_are_finer_where_the_outputs_move_more() -> None:
     moves = divergences(found.base, rounded.codebooks, [images(16, seed=s) for s in range(4)], held_out=1)
     worth = {name: moves[name] / rounded.codebooks[name].indices.size for name in moves}
     assert min(changes, key=changes.__getitem__) == max(worth, key=worth.__getitem__)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1e9])
+def test_a_size_is_met_however_little_the_outputs_move(scale: float) -> None:
+    found = example_grids()
+    others = replace(found, widths={name: width * scale for name, width in found.widths.items()})
+    one, other = (entropy_bytes(grids.at(step_of(grids, 300))) for grids in (found, others))
+    assert other == pytest.approx(300, rel=0.01)
+    assert one == pytest.approx(300, rel=0.01)
+
+
+def test_a_size_that_no_grid_has_is_said_and_looked_for_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, made = example_grids(), []
+    monkeypatch.setattr(targets, "reconstruct", lambda base, books, *_: made.append(books) or (base, books))
+    values = sum(found.base.get_parameter(layer.weight).numel() for layer in found.layers)
+    finest = fit_size(found, lambda compressed: round(entropy_bytes(compressed)), 2 * values, [images(16)], 0.1)
+    assert len(made) == 1
+    said = f"{round(entropy_bytes(finest)):,} bytes are the nearest to {2 * values:,}"
+    assert said in capsys.readouterr().out
 
 
 def test_a_size_that_cannot_be_had_is_refused() -> None:

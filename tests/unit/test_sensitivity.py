@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 from requant import archive
 from requant.compression import compress
@@ -17,7 +18,7 @@ from requant.kinds import KINDS
 from requant.layers import describe
 from requant.models import Architecture, build, example_input
 from requant.sensitivity import Point, Study, Table, grid, measure_all
-from requant.sensitivity.chain import as_chain
+from requant.sensitivity.chain import as_chain, holders
 
 NETWORKS = {
     "vgg_small": Architecture("vgg_small", 10, 1, 16, 0.5),
@@ -113,6 +114,19 @@ def test_a_chain_is_cut_before_layers_and_between_blocks() -> None:
             for piece in chain:
                 x = piece(x)
             assert torch.equal(x, model(images))
+
+
+def test_a_transformer_is_cut_between_its_blocks() -> None:
+    torch.manual_seed(0)
+    model = VisionTransformer(32, 8, 3, 2, 32, 64, num_classes=10).eval()
+    chain = as_chain(model, {f"encoder.layers.encoder_layer_{block}.mlp.0" for block in range(3)})
+    found = images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        for piece in chain:
+            found = piece(found)
+        assert torch.equal(found, model(images))
+    assert len(chain) == 4
+    assert set(holders(chain, model)) == set(model.state_dict())
 
 
 class Branching(nn.Module):

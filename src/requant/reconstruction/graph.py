@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from requant.errors import UserError
+from requant.tracing import FAILURES, steps
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -42,23 +43,16 @@ class Layer:
         return 1 if self.convolves else outputs.ndim - 1
 
 
-class _Tracer(fx.Tracer):
-    """Down to modules without children; convolutions and linear layers down to the functions that they call."""
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:  # noqa: ARG002
-        return not any(True for _ in module.children()) and not isinstance(module, nn.Conv2d | nn.Linear)
-
-
 def trace(model: nn.Module) -> fx.Graph:
-    """The steps of a network.
+    """The steps of a network; convolutions and linear layers as the functions that they call.
 
     Raises:
         UserError: if its path depends on what it computes.
 
     """
     try:
-        return _Tracer().trace(model)
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:  # what fx raises for loops and branches on values
+        return steps(model, into=(nn.Conv2d, nn.Linear))
+    except FAILURES as error:
         raise UserError(
             f"the network's steps cannot be listed ({error}), which layer by layer work needs: "
             "retrain=proposed takes any network"

@@ -3,12 +3,13 @@
 import operator
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.split_module import split_module
-from torch.fx.proxy import TraceError
+
+from requant.tracing import FAILURES, steps
 
 
 def as_chain(model: nn.Module, starts: Collection[str]) -> list[nn.Module]:
@@ -25,20 +26,34 @@ def as_chain(model: nn.Module, starts: Collection[str]) -> list[nn.Module]:
 
     """
     try:
-        traced = fx.symbolic_trace(model)
-    except (TraceError, TypeError, RuntimeError) as error:
+        graph = steps(model)
+    except FAILURES as error:
         warnings.warn(f"the network cannot be cut ({error}): each point evaluates the whole of it", stacklevel=2)
         return [model]
-    _spare_inputs(traced)
-    pieces = _piece_of_each(list(traced.graph.nodes), starts)
-    split = split_module(traced, model, pieces.__getitem__)
-    return [piece for _, piece in sorted(split.named_children(), key=lambda item: int(item[0].rpartition("_")[2]))]
+    _spare_inputs(model, graph)
+    nodes = list(graph.nodes)
+    passing = _passing(nodes)
+    cuts = sorted({_latest(passing, place) for place, node in enumerate(nodes) if node.target in starts})
+    bounds = [0, *(cut for cut in cuts if cut > min(passing)), len(nodes)]
+    return [_piece(model, nodes[begin:end], passing.get(begin), passing.get(end)) for begin, end in pairwise(bounds)]
 
 
-def _spare_inputs(traced: fx.GraphModule) -> None:
+def _piece(model: nn.Module, nodes: Sequence[fx.Node], given: fx.Node | None, wanted: fx.Node | None) -> nn.Module:
+    """These steps as a network of one input and one output; None: the whole network's own."""
+    graph, copies = fx.Graph(), {}
+    if given is not None:
+        copies[given] = graph.placeholder(given.name)
+    for node in nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    if wanted is not None:
+        graph.output(copies[wanted])
+    return fx.GraphModule(model, graph)
+
+
+def _spare_inputs(model: nn.Module, graph: fx.Graph) -> None:
     """Clear the `inplace` flag of modules that may overwrite a piece's input."""
-    modules = dict(traced.named_modules())
-    for node in traced.graph.nodes:
+    modules = dict(model.named_modules())
+    for node in graph.nodes:
         module = modules.get(str(node.target)) if node.op == "call_module" else None
         if getattr(module, "inplace", False) and not _makes_its_output(node.args[0], modules):
             setattr(module, "inplace", False)  # noqa: B010 - a flag that nn.Module's type does not know
@@ -51,33 +66,22 @@ def _makes_its_output(node: Any, modules: Mapping[str, nn.Module]) -> bool:
     return node.target in (operator.add, operator.iadd, torch.add)
 
 
-def _piece_of_each(nodes: Sequence[fx.Node], starts: Collection[str]) -> dict[fx.Node, int]:
-    """The number of the piece that each node belongs to, from 0."""
-    allowed = _narrow_places(nodes)
-    begins = {_latest(allowed, place) for place, node in enumerate(nodes) if node.target in starts}
-    numbers, piece = {}, 0
-    for place, node in enumerate(nodes):
-        piece += place in begins and place > allowed[0]
-        numbers[node] = piece
-    return numbers
+def _latest(passing: Mapping[int, fx.Node], place: int) -> int:
+    return max((position for position in passing if position <= place), default=min(passing))
 
 
-def _latest(allowed: Sequence[int], place: int) -> int:
-    return max((position for position in allowed if position <= place), default=allowed[0])
-
-
-def _narrow_places(nodes: Sequence[fx.Node]) -> list[int]:
-    """Positions before which one value passes: all that earlier nodes hand to this node and later ones."""
+def _passing(nodes: Sequence[fx.Node]) -> dict[int, fx.Node]:
+    """By position, where it is but one: the value that earlier nodes hand to this node and later ones."""
     position = {node: place for place, node in enumerate(nodes)}
     last_use = [max((position[user] for user in node.users), default=place) for place, node in enumerate(nodes)]
     alive: set[int] = set()
-    places = []
+    found = {}
     for place in range(len(nodes)):
         alive = {earlier for earlier in alive if last_use[earlier] >= place}
         if len(alive) == 1:
-            places.append(place)
+            found[place] = nodes[min(alive)]
         alive.add(place)
-    return places
+    return found
 
 
 def holders(chain: Sequence[nn.Module], model: nn.Module) -> Mapping[str, int]:

@@ -102,7 +102,7 @@ def grids(model: nn.Module, example: Tensor, images: Iterable[Tensor], seed: int
     """
     base = copy.deepcopy(model)
     fold_statistics(base)
-    known = list(layers(base, trace(base)).values())
+    known = list(layers(base, trace(base, example)).values())
     if not known:
         raise UserError("plan=auto found no convolution and no linear layer: give plan.rules instead")
     information = fisher(base, images, seed)

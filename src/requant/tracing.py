@@ -1,11 +1,21 @@
 """A network as a list of steps, from its images to its outputs."""
 
 import inspect
+import operator
+from collections.abc import Sequence
+from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
-FAILURES = (fx.proxy.TraceError, TypeError, RuntimeError)
-"""What torch.fx raises for loops and branches on what a network computes."""
+from requant.evaluation import evaluating
+
+FAILURES = (fx.proxy.TraceError, TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError)
+"""What comes of a network that branches on what it computes, or does else what torch.fx cannot follow."""
+
+CHECKS = ("_assert", "_assert_is_none")  # PyTorch's, and fx's of an input's default
+READS = (getattr, operator.getitem, "size", "dim")
+BATCHES = 2, 3  # images: a size that differs between the two is the batch's
 
 
 class _Tracer(fx.Tracer):
@@ -18,27 +28,134 @@ class _Tracer(fx.Tracer):
         return whole and not isinstance(module, self._into)
 
 
-def steps(model: nn.Module, into: tuple[type[nn.Module], ...] = ()) -> fx.Graph:
-    """The steps of a network that is given images and nothing else: other inputs keep their defaults.
+class _SizingTracer(_Tracer):
+    """Computes each step for batches of two sizes as it is listed, so that a network may branch on other sizes."""
+
+    def __init__(self, into: tuple[type[nn.Module], ...], example: Tensor) -> None:
+        super().__init__(into)
+        self._images = tuple(torch.cat([example[:1]] * count) for count in BATCHES)
+        self._computing = False
+        self.found: dict[fx.Node, tuple[Any, ...]] = {}
+
+    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        first = not self.found
+        node = super().create_node(kind, target, *args, **kwargs)
+        self.found[node] = self._images
+        if not first:
+            self._computing = True  # what fx puts in the place of modules' calls and attributes stands aside
+            self.found[node] = tuple(self._computed(node, batch) for batch in range(len(BATCHES)))
+            self._computing = False
+        return node
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        return forward(*args, **kwargs) if self._computing else super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self._computing else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Sized(node, self)
+
+    def _computed(self, node: fx.Node, batch: int) -> Any:
+        if node.op in ("placeholder", "output") or _checks(node):
+            return None
+        if node.op == "get_attr":
+            return attribute(self.root, str(node.target))
+        args: Any = fx.node.map_arg(node.args, lambda used: self.found[used][batch])
+        kwargs: Any = fx.node.map_arg(node.kwargs, lambda used: self.found[used][batch])
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        step: Any = self.root.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+        return step(*args, **kwargs)
+
+
+class _Sized(fx.Proxy):
+    """A value of a network whose sizes are numbers, but for the batch's."""
+
+    def size(self, dim: int | None = None) -> Any:
+        if dim is None:
+            return self.shape
+        one, other = (found.shape[dim] for found in self._found)
+        return one if one == other else self.tracer.create_proxy("call_method", "size", (self, dim), {})
+
+    @property
+    def shape(self) -> Sequence[Any]:
+        sizes = tuple(self.size(dim) for dim in range(self.ndim))
+        return torch.Size(sizes) if all(isinstance(size, int) for size in sizes) else sizes
+
+    @property
+    def ndim(self) -> int:
+        return int(self._found[0].ndim)
+
+    def dim(self) -> int:
+        return self.ndim
+
+    @property
+    def device(self) -> Any:
+        return self._found[0].device
+
+    @property
+    def dtype(self) -> Any:
+        return self._found[0].dtype
+
+    def __bool__(self) -> bool:
+        one, other = self._found
+        if isinstance(one, bool | int) and bool(one) == bool(other):
+            return bool(one)
+        return super().__bool__()
+
+    @property
+    def _found(self) -> tuple[Any, ...]:
+        tracer = self.tracer
+        assert isinstance(tracer, _SizingTracer)
+        return tracer.found[self.node]
+
+
+def steps(model: nn.Module, into: tuple[type[nn.Module], ...] = (), example: Tensor | None = None) -> fx.Graph:
+    """The steps, in eval mode, of a network that is given images and nothing else: other inputs keep their defaults.
 
     PyTorch's own modules and those without children are one step each; of the types `into`, the functions they call.
 
+    Args:
+        model: left as it is.
+        into: modules to look into.
+        example: images (N, C, H, W); with them a path may depend on sizes, and the steps are those for images as large.
+
     Raises:
-        TraceError, TypeError or RuntimeError (`FAILURES`): if the path depends on what is computed.
+        FAILURES: one of them, if the path depends on what is computed.
 
     """
     parameters = inspect.signature(model.forward).parameters.values()
-    defaults = {given.name: given.default for given in parameters if given.default is not given.empty}
-    return _of_images_alone(_Tracer(into).trace(model, concrete_args=defaults or None))
+    defaults = {given.name: given.default for given in parameters if given.default is not given.empty} or None
+    with evaluating(model), torch.no_grad():
+        try:
+            return _without_checks(_Tracer(into).trace(model, concrete_args=defaults))
+        except FAILURES:
+            if example is None:
+                raise
+            return _without_checks(_SizingTracer(into, example).trace(model, concrete_args=defaults))
 
 
-def _of_images_alone(graph: fx.Graph) -> fx.Graph:
-    """Without the inputs that keep their defaults, and the steps by which fx checks that they do."""
-    others = {node for node in graph.nodes if node.op == "placeholder"} - {next(iter(graph.nodes))}
-    for node in graph.nodes:
-        if node.all_input_nodes and others.issuperset(node.all_input_nodes):
-            others.add(node)
-    for node in reversed(graph.nodes):
-        if node in others and not node.users:
+def attribute(model: nn.Module, name: str) -> Any:
+    """What a step that gets an attribute, such as `fc.weight`, gets."""
+    owner, _, key = name.rpartition(".")
+    return getattr(model.get_submodule(owner), key)
+
+
+def _checks(node: fx.Node) -> bool:
+    return getattr(node.target, "__name__", "") in CHECKS
+
+
+def _without_checks(graph: fx.Graph) -> fx.Graph:
+    """Without assertions, and without what only they need or nothing does: sizes, inputs that keep their defaults."""
+    _, *others = graph.nodes
+    dead: set[fx.Node] = set()
+    for node in reversed(others):
+        spare = not node.users and (node.op == "placeholder" or node.target in READS)
+        checked_alone = bool(node.users) and dead.issuperset(node.users)
+        if spare or checked_alone or _checks(node):
+            dead.add(node)
+    for node in reversed(others):
+        if node in dead:
             graph.erase_node(node)
     return graph

@@ -251,6 +251,18 @@ def test_compensated_errors_are_smaller_in_the_outputs(seed: int, values: int, g
     assert error(found) <= error(nearest) * 1.5  # not each time, as it looks no further ahead
 
 
+def test_inputs_that_do_not_vary_are_rounded_all_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = 1e-18 * torch.randn(2, 6, 6, generator=generator, dtype=torch.float64)  # of E[x x^T] - E[x] E[x]^T
+    moments = noise + noise.transpose(1, 2)
+    moments.diagonal(dim1=1, dim2=2).abs_()
+    assert float(torch.linalg.eigvalsh(moments).min()) < 0
+    weight, centroids = torch.randn(4, 6, generator=generator), torch.tensor([-1.0, 0.0, 1.0])
+    for damping in (0.01, 1.0):
+        found = centroids[compensated_indices(weight, moments, centroids, damping)]
+        assert float((found - weight).abs().max()) < 5
+
+
 def test_corrected_channels_have_the_wanted_mean_and_deviation() -> None:
     teacher, student = [torch.randn(8, 5, 4, 4) * 1.5 + 1, torch.randn(3, 5, 4, 4)], [torch.randn(8, 5, 4, 4)] * 2
     student[0][:, 4], student[1][:, 4] = 3.0, 3.0  # constant: shifted only

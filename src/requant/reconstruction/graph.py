@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from requant.errors import UserError
-from requant.tracing import FAILURES, steps
+from requant.tracing import FAILURES, attribute, steps
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_BATCH_NORM = ("input", "running_mean", "running_var", "weight")
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 
@@ -43,15 +44,19 @@ class Layer:
         return 1 if self.convolves else outputs.ndim - 1
 
 
-def trace(model: nn.Module) -> fx.Graph:
+def trace(model: nn.Module, example: Tensor | None = None) -> fx.Graph:
     """The steps of a network; convolutions and linear layers as the functions that they call.
+
+    Args:
+        model: left as it is.
+        example: images (N, C, H, W), for networks whose path depends on their size.
 
     Raises:
         UserError: if its path depends on what it computes.
 
     """
     try:
-        return steps(model, into=(nn.Conv2d, nn.Linear))
+        return steps(model, into=(nn.Conv2d, nn.Linear), example=example)
     except FAILURES as error:
         raise UserError(
             f"the network's steps cannot be listed ({error}), which layer by layer work needs: "
@@ -101,14 +106,26 @@ def _padding(value: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> 
 
 
 def _norm(model: nn.Module, node: fx.Node) -> str | None:
-    if len(node.users) != 1:
+    return norm_of(model, next(iter(node.users))) if len(node.users) == 1 else None
+
+
+def norm_of(model: nn.Module, node: fx.Node) -> str | None:
+    """The name of the batch norm with scale, shift and statistics that a step is; None: it is none.
+
+    Modules that do more than to normalise (timm's, with an activation behind) are there as the functions they call.
+    """
+    if node.op == "call_module":
+        name = str(node.target)
+    elif node.target is F.batch_norm:
+        weight = (dict(zip(_BATCH_NORM, node.args, strict=False)) | node.kwargs).get("weight")
+        if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+            return None
+        name = str(weight.target).rpartition(".")[0]
+    else:
         return None
-    (user,) = node.users
-    if user.op != "call_module":
-        return None
-    module = model.get_submodule(str(user.target))
+    module = model.get_submodule(name)
     ours = isinstance(module, NORMS) and module.affine and module.running_mean is not None
-    return str(user.target) if ours else None
+    return name if ours else None
 
 
 class Walk:
@@ -177,7 +194,7 @@ class Walk:
     def _outputs(self, node: fx.Node, values: Mapping[fx.Node, Any], count: int) -> Any:
         """A list, one entry a batch; of what does not depend on the images the thing itself."""
         if node.op == "get_attr":
-            return _attribute(self.model, str(node.target))
+            return attribute(self.model, str(node.target))
         if node.op == "placeholder":
             return list(self.batches)
         if node.op == "output":
@@ -199,11 +216,6 @@ class Walk:
 
 def _last(values: Mapping[fx.Node, Any], count: int) -> dict[fx.Node, Any]:
     return {node: found[-count:] if isinstance(found, list) else found for node, found in values.items()}
-
-
-def _attribute(model: nn.Module, name: str) -> Any:
-    owner, _, key = name.rpartition(".")
-    return getattr(model.get_submodule(owner), key)
 
 
 def side_by_side(

@@ -16,7 +16,7 @@ from requant.compression import place
 from requant.errors import UserError
 from requant.evaluation import evaluating
 from requant.progress import bar, console
-from requant.reconstruction.graph import NORMS, Layer, Walk, batches_that_fit, layers, side_by_side, trace
+from requant.reconstruction.graph import Layer, Walk, batches_that_fit, layers, norm_of, side_by_side, trace
 from requant.reconstruction.least_squares import solved
 from requant.reconstruction.moments import JointMoments, joint_moments
 from requant.reconstruction.rounding import compensated_indices
@@ -74,7 +74,7 @@ def reconstruct(
         damping = best_damping(original, codebooks, batches)
     student = copy.deepcopy(original)
     place(student, codebooks)
-    graph = trace(original)
+    graph = trace(original, batches[0])
     known = layers(original, graph)
     images = [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
     with evaluating(original), evaluating(student), bar() as progress, torch.no_grad():
@@ -96,8 +96,8 @@ def reconstruct(
             if layer is not None:
                 _correct_bias(teacher_walk, student_walk, node, layer, codebooks)
                 progress.advance(task)
-            elif _is_norm(original, node, codebooks):
-                _correct_norm(teacher_walk, student_walk, node)
+            elif (norm := norm_of(original, node)) and not codebooks.keys() & {f"{norm}.weight", f"{norm}.bias"}:
+                _correct_norm(teacher_walk, student_walk, node, norm)
     return student, found
 
 
@@ -165,18 +165,8 @@ def _moments(
     return joint_moments(layer, weight, bias, inputs, teacher.values[node], free_mean)
 
 
-def _is_norm(model: nn.Module, node: fx.Node, codebooks: Mapping[str, AnyCodebook]) -> bool:
-    """Whether the step is a batch norm that may be changed."""
-    if node.op != "call_module":
-        return False
-    name = str(node.target)
-    module = model.get_submodule(name)
-    free = not codebooks.keys() & {f"{name}.weight", f"{name}.bias"}
-    return isinstance(module, NORMS) and module.affine and module.running_mean is not None and free
-
-
-def _correct_norm(teacher: Walk, student: Walk, node: fx.Node) -> None:
-    norm = cast(_BatchNorm, student.model.get_submodule(str(node.target)))
+def _correct_norm(teacher: Walk, student: Walk, node: fx.Node, name: str) -> None:
+    norm = cast(_BatchNorm, student.model.get_submodule(name))
     scale, shift = correction(student.values[node], teacher.values[node], gain=GAIN)
     norm.weight.copy_(norm.weight * scale)
     norm.bias.copy_(norm.bias * scale + shift)

@@ -44,6 +44,9 @@ def damped_factor(moments: Tensor, damping: float) -> Tensor:
     """
     damped = moments.double()
     damped.diagonal(dim1=1, dim2=2).add_(_floor(damped) * damping)
+    if torch.linalg.cholesky_ex(damped).info.any():  # inputs that hardly vary: what is left about their mean is noise
+        least = torch.linalg.eigvalsh(damped)[:, :1]
+        damped.diagonal(dim1=1, dim2=2).add_(2 * least.abs() + torch.finfo(torch.float64).tiny)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor.float()

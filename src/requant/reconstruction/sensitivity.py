@@ -35,7 +35,7 @@ def divergences(
         held_out: how many of the last batches to measure on; the weights are rounded to suit the others.
 
     """
-    graph = trace(model)
+    graph = trace(model, batches[0])
     known = {node: layer for node, layer in layers(model, graph).items() if layer.weight in codebooks}
     walk, found = Walk(model, graph, [b.contiguous(memory_format=torch.channels_last) for b in batches]), {}
     with evaluating(model), _nothing_in_place(model), bar() as progress, torch.no_grad():

@@ -7,12 +7,12 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from requant.tracing import FAILURES, steps
 
 
-def as_chain(model: nn.Module, starts: Collection[str]) -> list[nn.Module]:
+def as_chain(model: nn.Module, starts: Collection[str], example: Tensor | None = None) -> list[nn.Module]:
     """Pieces that share the tensors of `model` and, one after the other, compute what it computes, bit for bit.
 
     A piece begins as late as possible before each module of `starts`, where nothing but one tensor passes: right
@@ -23,10 +23,11 @@ def as_chain(model: nn.Module, starts: Collection[str]) -> list[nn.Module]:
     Args:
         model: in evaluation mode; some of its `inplace` flags are cleared.
         starts: names of modules that are called once.
+        example: images (N, C, H, W), for networks whose path depends on their size.
 
     """
     try:
-        graph = steps(model)
+        graph = steps(model, example=example)
     except FAILURES as error:
         warnings.warn(f"the network cannot be cut ({error}): each point evaluates the whole of it", stacklevel=2)
         return [model]

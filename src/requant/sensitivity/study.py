@@ -75,7 +75,8 @@ class Study:
         self._settings = {"split": 0.0, **(clustering or {})}
         self._method, self._storage, self._architecture = method, storage, architecture
         self._student = copy.deepcopy(teacher).eval()
-        self._chain = as_chain(self._student, {t.name.rpartition(".")[0] for t in self.tensors if t.kind == "weight"})
+        starts = {t.name.rpartition(".")[0] for t in self.tensors if t.kind == "weight"}
+        self._chain = as_chain(self._student, starts, example)
         self._piece_of = holders(self._chain, self._student)
         self._codebooks: dict[tuple[str, int], AnyCodebook] = {}
         device = next(teacher.parameters()).device

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -48,23 +49,37 @@ def fit_size(
     """
     tolerance = RECONSTRUCTED if batches else TOLERANCE
     step, reconstructed = step_of(grids, target), _Reconstruction(grids, batches, damping, trellis)
-    for _ in range(ROUNDS):
+    sizes: dict[float, int] = {}
+    best: tuple[float, Compressed] | None = None
+    while len(sizes) < ROUNDS and step not in sizes:
         plain = grids.at(step)
         found = reconstructed(plain)
-        true = size(found)
-        if abs(true - target) <= tolerance * target:
+        sizes[step] = true = size(found)
+        off = abs(true - target) / target
+        if off <= tolerance:
             return found
+        if best is None or off < best[0]:
+            best = off, found
         wanted = target - (true - entropy_bytes(plain))
         if wanted <= 0:
             raise UserError(
                 f"a file of {target:,} bytes cannot be had: what is not on grids takes {target - wanted:,.0f}; "
                 "set a greater target.size_mb or a smaller target.reduction"
             )
-        step, previous = step_of(grids, wanted), step
-        if step == previous:
-            break
-    console.print(f"  {true:,} bytes are the nearest to {target:,} that was found", highlight=False)
-    return found
+        step = _between(sizes, target) or step_of(grids, wanted)
+    assert best is not None
+    nearest = min(sizes.values(), key=lambda true: abs(true - target))
+    console.print(f"  {nearest:,} bytes are the nearest to {target:,} that was found", highlight=False)
+    return best[1]
+
+
+def _between(sizes: Mapping[float, int], target: int) -> float | None:
+    """The step between the nearest size on either side, as a power of it; None: all sizes lie on one side."""
+    sides = [{step: true for step, true in sizes.items() if (true > target) == above} for above in (True, False)]
+    if not all(sides):
+        return None
+    (step, true), (other, others) = (min(side.items(), key=lambda pair: abs(pair[1] - target)) for side in sides)
+    return float(step * (other / step) ** (math.log(true / target) / math.log(true / others)))
 
 
 class _Reconstruction:

@@ -135,7 +135,9 @@ def _bytes(path: str) -> str:
         with Path(path).expanduser().open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise WeightsError(f"model.weights={path} cannot be read ({error.strerror}): give an existing file") from error
+        raise WeightsError(
+            f"model.weights={path} cannot be read ({error.strerror}): give an existing file, or none, trained or imagenet"
+        ) from error
 
 
 @cache

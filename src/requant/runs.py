@@ -136,7 +136,7 @@ def _bytes(path: str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(
-            f"model.weights={path} cannot be read ({error.strerror}): give an existing file, or none, trained or imagenet"
+            f"model.weights={path} cannot be read ({error.strerror}): give an existing file, none, trained or imagenet"
         ) from error
 
 

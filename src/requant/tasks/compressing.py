@@ -151,9 +151,12 @@ def _at_target(
     def size(compressed: Compressed) -> int:
         model, codebooks = in_units(found, compressed.model, compressed.codebooks)
         architecture = assembly.architecture(settings).to_dict()
+        provenance = _provenance(settings, found.base, compressed)  # as long as that of the file to come
         with TemporaryDirectory() as folder:
             path = Path(folder) / "network.h5"
-            return archive.save(path, model, codebooks, storage="entropy", architecture=architecture).bytes
+            return archive.save(
+                path, model, codebooks, storage="entropy", architecture=architecture, provenance=provenance
+            ).bytes
 
     return fit_size(found, size, assembly.target_bytes(settings, found.original_bytes), batches, damping, trellis)
 
@@ -176,12 +179,16 @@ def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyC
             codebooks,
             storage=storage.method,
             architecture=assembly.architecture(job.settings).to_dict(),
-            provenance={
-                "hash": settings_hash(job.settings),
-                "teacher": checksum(job.teacher),
-                "methods": _methods(job.compressed.assignments),
-            },
+            provenance=_provenance(job.settings, job.teacher, job.compressed),
         )
+
+
+def _provenance(settings: Config, teacher: nn.Module, compressed: Compressed) -> dict[str, Any]:
+    return {
+        "hash": settings_hash(settings),
+        "teacher": checksum(teacher),
+        "methods": _methods(compressed.assignments),
+    }
 
 
 def _measure_teacher(job: Run) -> None:

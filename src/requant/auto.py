@@ -43,7 +43,7 @@ REACHES = (1, 3, 7, 15, 31, 63, 127, 511)  # steps to each side of 0: few, so th
 CLOSE = 5e-4  # of the indices' bytes wanted
 BATCH = 32  # images, where layers are measured
 LEAST_BITS = 2.0  # a weight, for a trellis
-START, RANGE, MOST_RANGE = 1e-3, 2.0**16, 2.0**64
+START, RANGES = 1e-3, (2.0**16, 2.0**32)  # where outputs hardly move widths are great
 HALVINGS = 40
 EDGE = 1.01  # of the range: no nearer to it
 
@@ -201,8 +201,7 @@ def entropy_bytes(compressed: Compressed) -> float:
 
 def step_of(grids: Grids, wanted: float) -> float:
     """The step at which the indices' entropy is so many bytes; where there is none, the nearest to it."""
-    spread, step = RANGE, START
-    while spread < MOST_RANGE:
+    for spread in RANGES:
         low, step, high = START / spread, START, START * spread  # narrow steps: more bytes
         for _ in range(HALVINGS):
             found = entropy_bytes(grids.at(step))
@@ -212,5 +211,4 @@ def step_of(grids: Grids, wanted: float) -> float:
             step = (low * high) ** 0.5
         if EDGE * START / spread < step < START * spread / EDGE:
             break  # between two sizes
-        spread *= spread  # where outputs hardly move widths are great
     return step

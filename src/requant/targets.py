@@ -50,16 +50,15 @@ def fit_size(
     tolerance = RECONSTRUCTED if batches else TOLERANCE
     step, reconstructed = step_of(grids, target), _Reconstruction(grids, batches, damping, trellis)
     sizes: dict[float, int] = {}
-    best: tuple[float, Compressed] | None = None
+    nearest: tuple[int, Compressed] | None = None
     while len(sizes) < ROUNDS and step not in sizes:
         plain = grids.at(step)
         found = reconstructed(plain)
         sizes[step] = true = size(found)
-        off = abs(true - target) / target
-        if off <= tolerance:
+        if nearest is None or abs(true - target) < abs(nearest[0] - target):
+            nearest = true, found
+        if abs(true - target) <= tolerance * target:
             return found
-        if best is None or off < best[0]:
-            best = off, found
         wanted = target - (true - entropy_bytes(plain))
         if wanted <= 0:
             raise UserError(
@@ -67,10 +66,9 @@ def fit_size(
                 "set a greater target.size_mb or a smaller target.reduction"
             )
         step = _between(sizes, target) or step_of(grids, wanted)
-    assert best is not None
-    nearest = min(sizes.values(), key=lambda true: abs(true - target))
-    console.print(f"  {nearest:,} bytes are the nearest to {target:,} that was found", highlight=False)
-    return best[1]
+    assert nearest is not None
+    console.print(f"  {nearest[0]:,} bytes are the nearest to {target:,} that was found", highlight=False)
+    return nearest[1]
 
 
 def _between(sizes: Mapping[float, int], target: int) -> float | None:

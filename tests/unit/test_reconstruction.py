@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
 
 from requant.clustering import cluster
 from requant.codebook import Codebook
-from requant.compression import check_placed, compress, place
+from requant.compression import check_placed, compress
 from requant.errors import UserError
 from requant.models import Architecture, build
 from requant.reconstruction import batches_of, best_damping, reconstruct
@@ -136,55 +135,6 @@ def test_a_layer_that_is_called_twice_is_left_out() -> None:
 
     model = Twice()
     assert [layer.weight for layer in layers(model, trace(model)).values()] == ["once.weight"]
-
-
-def test_a_network_whose_path_depends_on_its_values_is_refused() -> None:
-    class Branches(nn.Module):
-        def forward(self, values: Tensor) -> Tensor:
-            return values if values.sum() > 0 else -values
-
-    with pytest.raises(UserError, match="retrain=proposed takes any network"):
-        trace(Branches())
-
-
-def test_inputs_beside_the_images_keep_their_defaults() -> None:
-    class Masked(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(4, 4)
-
-        def forward(self, values: Tensor, mask: Tensor | None = None, flip: bool = False, *, by: float = 2.0) -> Tensor:
-            found = self.fc(values) * by
-            if mask is not None:
-                found = found * mask
-            return -found if flip else found
-
-    model, batch = Masked().eval(), torch.randn(3, 4)
-    graph = trace(model)
-    walk = Walk(model, graph, [batch])
-    for node in graph.nodes:
-        walk.compute(node)
-    assert torch.equal(walk.values[list(graph.nodes)[-1]][0], model(batch))
-    assert [node.op for node in graph.nodes].count("placeholder") == 1
-
-
-def test_a_transformer_is_reconstructed_around_its_attention() -> None:
-    torch.manual_seed(0)
-    model = VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=10).eval()
-    nn.init.normal_(model.heads.head.weight)
-    batches = [images(16, 32, seed=seed) for seed in range(2)]
-    names = [layer.weight for layer in layers(model, trace(model)).values()]
-    assert names[0] == "conv_proj.weight"
-    assert names[-1] == "heads.head.weight"
-    assert len(names) == 6  # attention's own weights are inside one step
-    books = {name: cluster(model.get_parameter(name).detach().numpy(), 6, "kmeans") for name in names}
-    rounded = copy.deepcopy(model)
-    place(rounded, books)
-    student, books = reconstruct(model, books, batches, 0.1)
-    check_placed(student, books)
-    with torch.no_grad():
-        wanted, before, after = (network(torch.cat(batches)) for network in (model, rounded, student))
-    assert float((after - wanted).norm()) < 0.7 * float((before - wanted).norm())
 
 
 def test_second_moments_are_those_of_the_unfolded_inputs() -> None:

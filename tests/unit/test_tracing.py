@@ -1,12 +1,18 @@
 """Networks as lists of steps: those whose path depends on sizes, and modules that do more than PyTorch's."""
 
+import copy
+
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from test_reconstruction import images
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 from requant.auto import grids, in_units, step_of
+from requant.clustering import cluster
+from requant.compression import check_placed, place
 from requant.errors import UserError
 from requant.reconstruction import reconstruct
 from requant.reconstruction.graph import Walk, layers, norm_of, trace
@@ -41,17 +47,60 @@ def test_a_path_may_depend_on_the_size_of_the_images() -> None:
     assert [layer.weight for layer in layers(model, graph).values()] == ["conv.weight", "fc.weight"]
     batches = [torch.randn(count, 3, 15, 15) for count in (1, 2, 7)]
     assert all(map(torch.equal, walked(model, batches), map(model, batches)))
-    chain = as_chain(model, {"fc"}, batches[0])
-    assert len(chain) == 1 or torch.equal(chain[1](chain[0](batches[2])), model(batches[2]))
+    found = batches[2]
+    for piece in as_chain(model, {"conv", "fc"}, batches[0]):
+        found = piece(found)
+    assert torch.equal(found, model(batches[2]))
 
 
-def test_a_path_that_depends_on_values_is_refused_all_the_same() -> None:
+@pytest.mark.parametrize("example", [None, torch.ones(1, 3, 4, 4)])
+def test_a_path_that_depends_on_values_is_refused(example: Tensor | None) -> None:
     class Branches(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             return images if images.sum() > 0 else -images
 
     with pytest.raises(UserError, match="retrain=proposed takes any network"):
-        trace(Branches(), torch.ones(1, 3, 4, 4))
+        trace(Branches(), example)
+
+
+def test_inputs_beside_the_images_keep_their_defaults() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, values: Tensor, mask: Tensor | None = None, flip: bool = False, *, by: float = 2.0) -> Tensor:
+            found = self.fc(values) * by
+            if mask is not None:
+                found = found * mask
+            return -found if flip else found
+
+    model, batch = Masked().eval(), torch.randn(3, 4)
+    graph = trace(model)
+    walk = Walk(model, graph, [batch])
+    for node in graph.nodes:
+        walk.compute(node)
+    assert torch.equal(walk.values[list(graph.nodes)[-1]][0], model(batch))
+    assert [node.op for node in graph.nodes].count("placeholder") == 1
+
+
+def test_a_transformer_is_reconstructed_around_its_attention() -> None:
+    torch.manual_seed(0)
+    model = VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=10).eval()
+    nn.init.normal_(model.heads.head.weight)
+    batches = [images(16, 32, seed=seed) for seed in range(2)]
+    names = [layer.weight for layer in layers(model, trace(model)).values()]
+    assert names[0] == "conv_proj.weight"
+    assert names[-1] == "heads.head.weight"
+    assert len(names) == 6  # attention's own weights are inside one step
+    books = {name: cluster(model.get_parameter(name).detach().numpy(), 6, "kmeans") for name in names}
+    rounded = copy.deepcopy(model)
+    place(rounded, books)
+    student, books = reconstruct(model, books, batches, 0.1)
+    check_placed(student, books)
+    with torch.no_grad():
+        wanted, before, after = (network(torch.cat(batches)) for network in (model, rounded, student))
+    assert float((after - wanted).norm()) < 0.7 * float((before - wanted).norm())
 
 
 def walked(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:

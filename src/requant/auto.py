@@ -41,6 +41,7 @@ HALF_WAY = 0.5  # in octaves, from the first steps to those that were measured t
 MOST_CHANGE = 2.0  # of a layer's step by what was measured: far from there KL does not follow d^2
 REACHES = (1, 3, 7, 15, 31, 63, 127, 511)  # steps to each side of 0: few, so that layers share their tables
 CLOSE = 5e-4  # of the indices' bytes wanted
+LEAST_VALUES = 4 * (2 * REACHES[-1] + 1)  # of a weight that is no layer's as it is used: for fewer a table takes more
 BATCH = 32  # images, where layers are measured
 LEAST_BITS = 2.0  # a weight, for a trellis
 START, RANGES = 1e-3, (2.0**16, 2.0**32)  # where outputs hardly move widths are great
@@ -97,21 +98,29 @@ def grids(model: nn.Module, example: Tensor, images: Iterable[Tensor], seed: int
         seed: of the classes that the Fisher information draws.
 
     Raises:
-        UserError: for a network without layers that can be followed, and for images that reach none.
+        UserError: for a network without weights of layers, and for images that reach none.
 
     """
     base = copy.deepcopy(model)
     fold_statistics(base)
-    known = list(layers(base, trace(base, example)).values())
+    tensors = describe(base, example)
+    known = _with_others(list(layers(base, trace(base, example)).values()), tensors)
     if not known:
-        raise UserError("plan=auto found no convolution and no linear layer: give plan.rules instead")
+        raise UserError("plan=auto found no weights of layers: give plan.rules instead")
     information = fisher(base, images, seed)
     curvature = {layer.weight: float(information[layer.weight].mean()) for layer in known}
     if not max(curvature.values()) > 0:
         raise UserError("plan=auto found no weight that changes the outputs: are the images and the weights right?")
     least = max(curvature.values()) * torch.finfo(torch.float32).eps
     widths = {name: max(value, least) ** EXPONENT for name, value in curvature.items()}
-    return Grids(base, known, widths, describe(base, example))
+    return Grids(base, known, widths, tensors)
+
+
+def _with_others(followed: list[Layer], tensors: Sequence[TensorInfo]) -> list[Layer]:
+    """Also layers' weights that no step has as they are (scaled before their use, or used twice): these are rounded."""
+    names = {layer.weight for layer in followed}
+    others = (t for t in tensors if t.layer and t.kind == "weight" and t.name not in names)
+    return followed + [Layer(t.name, None, None) for t in others if t.values >= LEAST_VALUES]
 
 
 def measured(grids: Grids, step: float, batches: Sequence[Tensor]) -> Grids:
@@ -131,13 +140,15 @@ def measured(grids: Grids, step: float, batches: Sequence[Tensor]) -> Grids:
     rounded = grids.at(step)
     books = scalars(rounded.codebooks, "plan=auto")
     found = divergences(grids.base, books, batches, held_out=max(1, len(batches) // 4))
+    if not found:
+        return grids
     ratios = {}
-    for name, book in books.items():
-        ratios[name] = (book.indices.size / max(found[name], sys.float_info.min)) ** 0.5
+    for name, divergence in found.items():
+        ratios[name] = (books[name].indices.size / max(divergence, sys.float_info.min)) ** 0.5
     middle = float(np.median(list(ratios.values())))
     changes = {name: (ratio / middle) ** HALF_WAY for name, ratio in ratios.items()}
     changes = {name: min(max(change, 1 / MOST_CHANGE), MOST_CHANGE) for name, change in changes.items()}
-    return replace(grids, widths={name: width * changes[name] for name, width in grids.widths.items()})
+    return replace(grids, widths={name: width * changes.get(name, 1) for name, width in grids.widths.items()})
 
 
 def grids_for(

@@ -2,10 +2,12 @@
 
 import inspect
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from requant.evaluation import evaluating
@@ -25,7 +27,30 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         whole = super().is_leaf_module(module, name) or not any(True for _ in module.children())
-        return whole and not isinstance(module, self._into)
+        opened = isinstance(module, self._into) and not isinstance(module, nn.MultiheadAttention)
+        return whole and not opened
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if isinstance(m, self._into) and isinstance(m, nn.MultiheadAttention) and _attends_to_itself(m, args, kwargs):
+            return _attention(m, args[0] if args else kwargs["query"]), None
+        return super().call_module(m, forward, args, kwargs)
+
+
+def _attends_to_itself(module: nn.MultiheadAttention, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call is that of plain self-attention, all of whose weights lie in two matrices."""
+    given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    alone = all(given[name] is given["query"] for name in ("key", "value"))
+    masked = any(given.get(name) is not None for name in ("key_padding_mask", "attn_mask"))
+    plain = module.batch_first and module.bias_k is None and not module.add_zero_attn
+    return alone and plain and module.kdim == module.embed_dim and not masked and not given.get("need_weights", True)
+
+
+def _attention(module: nn.MultiheadAttention, tokens: Any) -> Any:
+    """(N, T, C) what it makes of tokens (N, T, C), as the functions that have its weights."""
+    packed = F.linear(tokens, module.in_proj_weight, module.in_proj_bias)
+    heads = packed.unflatten(2, (3, module.num_heads, module.head_dim)).permute(2, 0, 3, 1, 4)
+    found = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])
+    return F.linear(found.transpose(1, 2).flatten(2), module.out_proj.weight, module.out_proj.bias)
 
 
 class _SizingTracer(_Tracer):
@@ -46,6 +71,11 @@ class _SizingTracer(_Tracer):
             self.found[node] = tuple(self._computed(node, batch) for batch in range(len(BATCHES)))
             self._computing = False
         return node
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *others: Any, **named: Any) -> Any:
+        if kind == "call_function" and self._into and _takes_weights(target, [*args, *kwargs.values()]):
+            return target(*args, **kwargs)
+        return super().create_proxy(kind, target, args, kwargs, *others, **named)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         return forward(*args, **kwargs) if self._computing else super().call_module(m, forward, args, kwargs)
@@ -104,6 +134,9 @@ class _Sized(fx.Proxy):
             return bool(one)
         return super().__bool__()
 
+    def __setitem__(self, place: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, place, value), {})
+
     @property
     def _found(self) -> tuple[Any, ...]:
         tracer = self.tracer
@@ -118,7 +151,7 @@ def steps(model: nn.Module, into: tuple[type[nn.Module], ...] = (), example: Ten
 
     Args:
         model: left as it is.
-        into: modules to look into.
+        into: modules to look into; where there are any, and an example, also functions that are given weights.
         example: images (N, C, H, W); with them a path may depend on sizes, and the steps are those for images as large.
 
     Raises:
@@ -129,11 +162,28 @@ def steps(model: nn.Module, into: tuple[type[nn.Module], ...] = (), example: Ten
     defaults = {given.name: given.default for given in parameters if given.default is not given.empty} or None
     with evaluating(model), torch.no_grad():
         try:
-            return _without_checks(_Tracer(into).trace(model, concrete_args=defaults))
+            graph = _without_checks(_Tracer(into).trace(model, concrete_args=defaults))
         except FAILURES:
             if example is None:
                 raise
             return _without_checks(_SizingTracer(into, example).trace(model, concrete_args=defaults))
+        if example is None or not into or not _hides_weights(graph):
+            return graph
+        try:
+            return _without_checks(_SizingTracer(into, example).trace(model, concrete_args=defaults))
+        except FAILURES:
+            return graph
+
+
+def _hides_weights(graph: fx.Graph) -> bool:
+    return any(node.op == "call_function" and _takes_weights(node.target, node.all_input_nodes) for node in graph.nodes)
+
+
+def _takes_weights(function: Any, given: Iterable[Any]) -> bool:
+    """Whether it is a function in Python that is not PyTorch's, and computes with attributes of a network."""
+    ours = isinstance(function, FunctionType) and not function.__module__.startswith("torch.")
+    nodes = (found.node if isinstance(found, fx.Proxy) else found for found in given)
+    return ours and any(isinstance(node, fx.Node) and node.op == "get_attr" for node in nodes)
 
 
 def attribute(model: nn.Module, name: str) -> Any:

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from test_config import settings
 from test_reconstruction import images, small
-from torch import nn
+from torch import Tensor, nn
 
 from requant import targets
 from requant.archive import load, save
@@ -163,6 +164,42 @@ def test_networks_without_layers_and_images_without_effect_are_refused() -> None
     nn.init.constant_(dead.grouped.bias, -1.0)
     with pytest.raises(UserError, match="no weight that changes the outputs"):
         grids(dead, torch.zeros(1, 3, 16, 16), images(3).split(1))
+
+
+class StandardConv(nn.Conv2d):
+    """Its weights are standardised as it is called."""
+
+    def forward(self, batch: Tensor) -> Tensor:
+        axes = (1, 2, 3)
+        weight = (self.weight - self.weight.mean(axes, keepdim=True)) / self.weight.std(axes, keepdim=True)
+        return F.conv2d(batch, weight, self.bias)
+
+
+class Unfollowed(nn.Module):
+    """Beside that convolution one that is called twice, and factors of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.twice, self.fc = StandardConv(3, 64, 5), nn.Conv2d(64, 64, 1), nn.Linear(64, 10)
+        self.scale = nn.Parameter(torch.rand(64, 1, 1))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        found = F.relu(self.conv(batch)) * self.scale
+        return self.fc(self.twice(F.relu(self.twice(found))).mean((2, 3)))
+
+
+def test_weights_that_cannot_be_followed_are_on_grids_too() -> None:
+    torch.manual_seed(0)
+    model, batches = Unfollowed().eval(), [images(16, seed=s) for s in range(4)]
+    found = measured(grids(model, torch.zeros(1, 3, 16, 16), images(8).split(1)), 0.1, batches)
+    assert [layer.weight for layer in found.layers] == ["fc.weight", "conv.weight", "twice.weight"]
+    result = fit_size(found, lambda compressed: round(entropy_bytes(compressed)), 4000, batches, 0.1, trellis=True)
+    units, books = in_units(found, result.model, result.codebooks)
+    check_placed(units, books)
+    assert abs(entropy_bytes(result) - 4000) <= 40
+    with torch.no_grad():
+        wanted, made = model(batches[0]), units(batches[0])
+    assert float((made - wanted).norm()) < 0.3 * float(wanted.norm())
 
 
 def test_the_smallest_network_within_a_drop_is_found() -> None:

@@ -1,6 +1,7 @@
 """Networks as lists of steps: those whose path depends on sizes, and modules that do more than PyTorch's."""
 
 import copy
+from typing import Any
 
 import pytest
 import timm
@@ -8,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from test_reconstruction import images
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
+from torchvision.models import SwinTransformer, VisionTransformer
+from torchvision.models.swin_transformer import SwinTransformerBlockV2
 
 from requant.auto import grids, in_units, step_of
 from requant.clustering import cluster
@@ -84,16 +86,41 @@ def test_inputs_beside_the_images_keep_their_defaults() -> None:
     assert [node.op for node in graph.nodes].count("placeholder") == 1
 
 
-def test_a_transformer_is_reconstructed_around_its_attention() -> None:
+TRANSFORMERS = {
+    "vit": lambda: VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=10),
+    "swin": lambda: SwinTransformer([2, 2], 16, [2], [2], [4, 4], num_classes=10),
+    "swin_v2": lambda: SwinTransformer([2, 2], 16, [2], [2], [4, 4], num_classes=10, block=SwinTransformerBlockV2),
+}
+"""Attention is one step to torch.fx in both: PyTorch's module, and a function that torchvision keeps whole."""
+
+
+def transformer(name: str) -> nn.Module:
     torch.manual_seed(0)
-    model = VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=10).eval()
-    nn.init.normal_(model.heads.head.weight)
-    batches = [images(16, 32, seed=seed) for seed in range(2)]
-    names = [layer.weight for layer in layers(model, trace(model)).values()]
-    assert names[0] == "conv_proj.weight"
-    assert names[-1] == "heads.head.weight"
-    assert len(names) == 6  # attention's own weights are inside one step
-    books = {name: cluster(model.get_parameter(name).detach().numpy(), 6, "kmeans") for name in names}
+    model = TRANSFORMERS[name]()
+    for parameter in model.parameters():
+        spread = 0.3 if parameter.ndim > 1 else 0.1
+        nn.init.normal_(parameter, float(parameter.detach().mean()), spread)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_attention_is_followed(name: str) -> None:
+    model, batches = transformer(name), [images(count, 32) for count in (1, 4)]
+    names = {layer.weight for layer in layers(model, trace(model, batches[0])).values()}
+    assert {key for key, found in model.named_modules() if isinstance(found, nn.Linear | nn.Conv2d)} == {
+        key.removesuffix(".weight") for key in names if key.endswith(".weight")
+    }
+    assert sum(key.endswith("in_proj_weight") for key in names) == (2 if name == "vit" else 0)
+    for found, batch in zip(walked(model, batches), batches, strict=True):
+        wanted = model(batch).detach()
+        assert torch.allclose(found, wanted, atol=1e-5 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_transformers_are_reconstructed_attention_and_all(name: str) -> None:
+    model, batches = transformer(name), [images(16, 32, seed=seed) for seed in range(2)]
+    names = [layer.weight for layer in layers(model, trace(model, batches[0])).values()]
+    books = {name: cluster(model.get_parameter(name).detach().numpy(), 8, "kmeans") for name in names}
     rounded = copy.deepcopy(model)
     place(rounded, books)
     student, books = reconstruct(model, books, batches, 0.1)
@@ -101,6 +128,55 @@ def test_a_transformer_is_reconstructed_around_its_attention() -> None:
     with torch.no_grad():
         wanted, before, after = (network(torch.cat(batches)) for network in (model, rounded, student))
     assert float((after - wanted).norm()) < 0.7 * float((before - wanted).norm())
+
+
+class Attends(nn.Module):
+    def __init__(self, given: dict[str, Any], **settings: Any) -> None:
+        super().__init__()
+        self.attention, self.given = nn.MultiheadAttention(8, 2, **settings), given
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        found, weights = self.attention(tokens, tokens, tokens, **self.given)
+        return found + weights.sum() if self.given.get("need_weights", True) else found
+
+
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        ({"batch_first": True}, {}),  # its weights are wanted
+        ({"batch_first": True}, {"need_weights": False, "attn_mask": torch.eye(5, dtype=torch.bool)}),
+        ({}, {"need_weights": False}),
+        ({"batch_first": True, "add_bias_kv": True}, {"need_weights": False}),
+        ({"batch_first": True, "add_zero_attn": True}, {"need_weights": False}),
+    ],
+)
+def test_other_attention_stays_one_step(settings: dict[str, Any], given: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model, batches = Attends(given, **settings).eval(), [torch.randn(4, 5, 8)]
+    assert not layers(model, trace(model, batches[0]))
+    assert torch.allclose(walked(model, batches)[0], model(batches[0]), atol=1e-6)
+
+
+def test_a_bias_that_is_computed_counts_as_one() -> None:
+    class Doubled(nn.Module):
+        def __init__(self, of_images: bool) -> None:
+            super().__init__()
+            self.fc, self.of_images = nn.Linear(6, 4), of_images
+
+        def forward(self, values: Tensor) -> Tensor:
+            bias = self.fc.bias * 2 + (values.mean() if self.of_images else 0)
+            return F.linear(values, self.fc.weight, bias)
+
+    assert not layers(Doubled(True), trace(Doubled(True)))
+    torch.manual_seed(0)
+    model, batches = Doubled(False), [torch.rand(64, 6)]
+    nn.init.constant_(model.fc.bias, 3.0)
+    books = {"fc.weight": cluster(model.fc.weight.detach().numpy(), 4, "kmeans")}
+    rounded = copy.deepcopy(model)
+    place(rounded, books)
+    student, _ = reconstruct(model, books, batches, 0.1)
+    wanted, before, after = (network(batches[0]).detach() for network in (model, rounded, student))
+    assert float((after - wanted).norm()) < float((before - wanted).norm())
 
 
 def walked(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """A network as a list of steps, so that teacher and student can be computed side by side, one step after another."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -22,11 +22,12 @@ class Layer:
 
     Attributes:
         weight: the tensor's name in the state dict: (out, in / groups, height, width), or (out, in).
-        bias: its name; None: there is none.
+        bias: its name; None: there is none, or the network computes it.
         norm: name of the batch norm that alone sees the output; None: there is no such.
         stride, padding, dilation: of a convolution, (height, width) each.
         groups: of a convolution.
         convolves: whether it is one.
+        bias_step: the step that gives the bias.
 
     """
 
@@ -38,6 +39,7 @@ class Layer:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     convolves: bool = False
+    bias_step: fx.Node | None = field(default=None, compare=False)
 
     def channel_axis(self, outputs: Tensor) -> int:
         """Of its outputs: (N, C, H, W), or (..., C) of a linear layer."""
@@ -56,7 +58,7 @@ def trace(model: nn.Module, example: Tensor | None = None) -> fx.Graph:
 
     """
     try:
-        return steps(model, into=(nn.Conv2d, nn.Linear), example=example)
+        return steps(model, into=(nn.Conv2d, nn.Linear, nn.MultiheadAttention), example=example)
     except FAILURES as error:
         raise UserError(
             f"the network's steps cannot be listed ({error}), which layer by layer work needs: "
@@ -78,18 +80,26 @@ def _layer(model: nn.Module, node: fx.Node) -> Layer | None:
     weight, bias = given["weight"], given.get("bias")
     if not isinstance(weight, fx.Node) or weight.op != "get_attr":
         return None
-    bias_name = str(bias.target) if isinstance(bias, fx.Node) and bias.op == "get_attr" else None
+    if not isinstance(bias, fx.Node):
+        bias = None
+    elif bias.op != "get_attr" and _sees_images(bias):
+        return None
     geometry = {key: _pair(given.get(key, default)) for key, default in (("stride", 1), ("dilation", 1))}
     height, width = model.get_parameter(str(weight.target)).shape[2:] or (1, 1)
     return Layer(
         str(weight.target),
-        bias_name,
+        str(bias.target) if bias is not None and bias.op == "get_attr" else None,
         _norm(model, node),
         padding=_padding(given.get("padding", 0), (height, width), geometry["dilation"]),
         groups=cast(int, given.get("groups", 1)),
         convolves=node.target is torch.conv2d,
+        bias_step=bias,
         **geometry,
     )
+
+
+def _sees_images(node: fx.Node) -> bool:
+    return node.op == "placeholder" or any(map(_sees_images, node.all_input_nodes))
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -149,6 +159,11 @@ class Walk:
         """Do a step whose inputs are there."""
         self.values[node] = self._outputs(node, self.values, len(self.batches))
 
+    def inputs(self, node: fx.Node) -> list[Tensor]:
+        """What comes into a layer, an entry a batch, also where it is the network's own."""
+        found = self.values[cast(fx.Node, node.args[0])]
+        return found if isinstance(found, list) else [found] * len(self.batches)
+
     def forget(self, node: fx.Node) -> None:
         """Drop what `node` was the last to use."""
         self._drop(node, self.values)
@@ -189,6 +204,8 @@ class Walk:
         for used in node.all_input_nodes:
             if self._last_use[used] is node:
                 values.pop(used, None)
+        if not node.users and node.op != "output":
+            values.pop(node, None)
 
     @torch.no_grad()
     def _outputs(self, node: fx.Node, values: Mapping[fx.Node, Any], count: int) -> Any:
@@ -216,6 +233,11 @@ class Walk:
 
 def _last(values: Mapping[fx.Node, Any], count: int) -> dict[fx.Node, Any]:
     return {node: found[-count:] if isinstance(found, list) else found for node, found in values.items()}
+
+
+def channels_last(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Batches as convolutions are fastest on; what is not (N, C, H, W) as it is."""
+    return [b.contiguous(memory_format=torch.channels_last) if b.ndim == 4 else b for b in batches]
 
 
 def side_by_side(

@@ -16,7 +16,16 @@ from requant.compression import place
 from requant.errors import UserError
 from requant.evaluation import evaluating
 from requant.progress import bar, console
-from requant.reconstruction.graph import Layer, Walk, batches_that_fit, layers, norm_of, side_by_side, trace
+from requant.reconstruction.graph import (
+    Layer,
+    Walk,
+    batches_that_fit,
+    channels_last,
+    layers,
+    norm_of,
+    side_by_side,
+    trace,
+)
 from requant.reconstruction.least_squares import solved
 from requant.reconstruction.moments import JointMoments, joint_moments
 from requant.reconstruction.rounding import compensated_indices
@@ -76,7 +85,7 @@ def reconstruct(
     place(student, codebooks)
     graph = trace(original, batches[0])
     known = layers(original, graph)
-    images = [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
+    images = channels_last(batches)
     with evaluating(original), evaluating(student), bar() as progress, torch.no_grad():
         task = progress.add_task("reconstruct", total=len(known))
         room = batches_that_fit(original, graph, images[0], MOST_BYTES)
@@ -147,7 +156,7 @@ def _solve(
     walks: tuple[Walk, Walk], node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook], damping: float
 ) -> None:
     """Set a weight that has no codebook by least squares, unless inputs and bias are still the teacher's."""
-    pairs = zip(*(walk.values[cast(fx.Node, node.args[0])] for walk in walks), strict=True)
+    pairs = zip(*(walk.inputs(node) for walk in walks), strict=True)
     if layer.bias not in codebooks and all(torch.equal(*pair) for pair in pairs):
         return
     weight = walks[1].model.get_parameter(layer.weight)
@@ -159,10 +168,10 @@ def _moments(
 ) -> JointMoments:
     """Of what the student's layer sees and the teacher's outputs."""
     teacher, student = walks
-    bias = None if layer.bias is None else student.model.get_parameter(layer.bias)
+    bias = None if layer.bias_step is None else student.values[layer.bias_step]
+    bias = bias[0] if isinstance(bias, list) else bias  # of a computed one an entry a batch, all the same
     free_mean = layer.norm is not None or (layer.bias is not None and layer.bias not in codebooks)
-    inputs = student.values[cast(fx.Node, node.args[0])]
-    return joint_moments(layer, weight, bias, inputs, teacher.values[node], free_mean)
+    return joint_moments(layer, weight, bias, student.inputs(node), teacher.values[node], free_mean)
 
 
 def _correct_norm(teacher: Walk, student: Walk, node: fx.Node, name: str) -> None:

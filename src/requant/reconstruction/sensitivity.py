@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from requant.codebook import Codebook
 from requant.evaluation import evaluating
 from requant.progress import bar
-from requant.reconstruction.graph import Layer, Walk, layers, trace
+from requant.reconstruction.graph import Layer, Walk, channels_last, layers, trace
 from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.statistics import correction
@@ -37,7 +37,7 @@ def divergences(
     """
     graph = trace(model, batches[0])
     known = {node: layer for node, layer in layers(model, graph).items() if layer.weight in codebooks}
-    walk, found = Walk(model, graph, [b.contiguous(memory_format=torch.channels_last) for b in batches]), {}
+    walk, found = Walk(model, graph, channels_last(batches)), {}
     with evaluating(model), _nothing_in_place(model), bar() as progress, torch.no_grad():
         task = progress.add_task("measure layers", total=len(known))
         wanted = [model(batch).log_softmax(1) for batch in walk.batches[-held_out:]]
@@ -54,7 +54,7 @@ def divergences(
 def _outputs_if_rounded(walk: Walk, node: fx.Node, layer: Layer, codebook: Codebook, held_out: int) -> list[Tensor]:
     """The network's outputs if this layer were rounded."""
     weight = walk.model.get_parameter(layer.weight)
-    moments = second_moments(layer, weight, walk.values[cast(fx.Node, node.args[0])][:-held_out])
+    moments = second_moments(layer, weight, walk.inputs(node)[:-held_out])
     centroids = torch.from_numpy(codebook.centroids).to(weight.device)
     rounded = torch.empty_like(weight).copy_(centroids[compensated_indices(weight, moments, centroids, DAMPING)])
     changed = walk.with_weight(node, rounded, held_out)

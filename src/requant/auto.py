@@ -32,7 +32,7 @@ from requant.plan import Assignment
 from requant.reconstruction.curvature import fisher
 from requant.reconstruction.graph import Layer, layers, trace
 from requant.reconstruction.layerwise import batches_of
-from requant.reconstruction.rescaling import divide, fold_statistics, shorten
+from requant.reconstruction.rescaling import divide, fold_statistics, fold_weights, shorten
 from requant.reconstruction.sensitivity import divergences
 
 METHOD = "grid"
@@ -103,8 +103,9 @@ def grids(model: nn.Module, example: Tensor, images: Iterable[Tensor], seed: int
     """
     base = copy.deepcopy(model)
     fold_statistics(base)
-    tensors = describe(base, example)
-    known = _with_others(list(layers(base, trace(base, example)).values()), tensors)
+    tensors, graph = describe(base, example), trace(base, example)
+    fold_weights(base, graph)
+    known = _with_others(list(layers(base, graph).values()), tensors)
     if not known:
         raise UserError("plan=auto found no weights of layers: give plan.rules instead")
     information = fisher(base, images, seed)

@@ -192,7 +192,7 @@ def test_weights_that_cannot_be_followed_are_on_grids_too() -> None:
     torch.manual_seed(0)
     model, batches = Unfollowed().eval(), [images(16, seed=s) for s in range(4)]
     found = measured(grids(model, torch.zeros(1, 3, 16, 16), images(8).split(1)), 0.1, batches)
-    assert [layer.weight for layer in found.layers] == ["fc.weight", "conv.weight", "twice.weight"]
+    assert [layer.weight for layer in found.layers] == ["conv.weight", "fc.weight", "twice.weight"]
     result = fit_size(found, lambda compressed: round(entropy_bytes(compressed)), 4000, batches, 0.1, trellis=True)
     units, books = in_units(found, result.model, result.codebooks)
     check_placed(units, books)

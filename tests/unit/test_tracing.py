@@ -107,9 +107,9 @@ def transformer(name: str) -> nn.Module:
 def test_attention_is_followed(name: str) -> None:
     model, batches = transformer(name), [images(count, 32) for count in (1, 4)]
     names = {layer.weight for layer in layers(model, trace(model, batches[0])).values()}
-    assert {key for key, found in model.named_modules() if isinstance(found, nn.Linear | nn.Conv2d)} == {
-        key.removesuffix(".weight") for key in names if key.endswith(".weight")
-    }
+    modules = {key for key, found in model.named_modules() if isinstance(found, nn.Linear | nn.Conv2d)}
+    of_places = {key for key in modules if "cpb_mlp" in key}  # sees no images
+    assert modules - of_places == {key.removesuffix(".weight") for key in names if key.endswith(".weight")}
     assert sum(key.endswith("in_proj_weight") for key in names) == (2 if name == "vit" else 0)
     for found, batch in zip(walked(model, batches), batches, strict=True):
         wanted = model(batch).detach()

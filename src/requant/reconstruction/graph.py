@@ -1,7 +1,8 @@
 """A network as a list of steps, so that teacher and student can be computed side by side, one step after another."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,8 @@ from requant.tracing import FAILURES, attribute, steps
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight")
+LAYERS = (torch.conv2d, F.linear)
+NEARLY = 1e-3  # of the greatest weight
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 
@@ -27,7 +30,7 @@ class Layer:
         stride, padding, dilation: of a convolution, (height, width) each.
         groups: of a convolution.
         convolves: whether it is one.
-        bias_step: the step that gives the bias.
+        weight_step, bias_step: the steps that give the weight and the bias as they are used.
 
     """
 
@@ -39,6 +42,7 @@ class Layer:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     convolves: bool = False
+    weight_step: fx.Node | None = field(default=None, compare=False)
     bias_step: fx.Node | None = field(default=None, compare=False)
 
     def channel_axis(self, outputs: Tensor) -> int:
@@ -74,32 +78,75 @@ def layers(model: nn.Module, graph: fx.Graph) -> dict[fx.Node, Layer]:
 
 
 def _layer(model: nn.Module, node: fx.Node) -> Layer | None:
-    if node.op != "call_function" or node.target not in (torch.conv2d, F.linear):
+    if node.op != "call_function" or node.target not in LAYERS:
         return None
     given = dict(zip(_CONVOLUTION, node.args, strict=False)) | node.kwargs
-    weight, bias = given["weight"], given.get("bias")
-    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+    inputs, weight, bias = (_step(given.get(key)) for key in ("input", "weight", "bias"))
+    name = weight and _own(model, weight)
+    if not name or not inputs or not _sees_images(inputs) or (bias and _sees_images(bias)):
         return None
-    if not isinstance(bias, fx.Node):
-        bias = None
-    elif bias.op != "get_attr" and _sees_images(bias):
-        return None
+    assert weight
     geometry = {key: _pair(given.get(key, default)) for key, default in (("stride", 1), ("dilation", 1))}
-    height, width = model.get_parameter(str(weight.target)).shape[2:] or (1, 1)
+    height, width = model.get_parameter(name).shape[2:] or (1, 1)
     return Layer(
-        str(weight.target),
-        str(bias.target) if bias is not None and bias.op == "get_attr" else None,
-        _norm(model, node),
+        name,
+        str(bias.target) if bias and bias.op == "get_attr" else None,
+        _norm(model, node) if weight.op == "get_attr" else None,
         padding=_padding(given.get("padding", 0), (height, width), geometry["dilation"]),
         groups=cast(int, given.get("groups", 1)),
         convolves=node.target is torch.conv2d,
+        weight_step=weight,
         bias_step=bias,
         **geometry,
     )
 
 
+def _step(given: Any) -> fx.Node | None:
+    return given if isinstance(given, fx.Node) else None
+
+
+def _own(model: nn.Module, step: fx.Node) -> str | None:
+    """The parameter that a step gives as it is, or as good as."""
+    if step.op == "get_attr":
+        return str(step.target)
+    name, value = computed_weight(model, step) or (None, None)
+    return name if name and value is not None and nearly(model.get_parameter(name), value) else None
+
+
+def computed_weight(model: nn.Module, step: fx.Node) -> tuple[str, Tensor] | None:
+    """The one parameter of its shape that a weight is computed from, and that weight; None: there is no such."""
+    if _sees_images(step):
+        return None
+    with torch.no_grad():
+        value = _constant(model, step)
+    behind = {str(node.target) for node in _connected([step], lambda one: one.all_input_nodes)}
+    names = [key for key, found in model.named_parameters() if key in behind and found.shape == value.shape]
+    return (names[0], value) if len(names) == 1 else None
+
+
+def nearly(one: Tensor, other: Tensor) -> bool:
+    """Whether two weights differ by far less than rounding will do."""
+    return torch.allclose(one, other, rtol=NEARLY, atol=NEARLY * float(other.abs().max()))
+
+
 def _sees_images(node: fx.Node) -> bool:
-    return node.op == "placeholder" or any(map(_sees_images, node.all_input_nodes))
+    return any(found.op == "placeholder" for found in _connected([node], lambda one: one.all_input_nodes))
+
+
+def _connected(nodes: Iterable[fx.Node], neighbours: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
+    """These steps and all that they lead to."""
+    found = set(nodes)
+    waiting = list(found)
+    while waiting:
+        fresh = set(neighbours(waiting.pop())) - found
+        found |= fresh
+        waiting += fresh
+    return found
+
+
+def _constant(model: nn.Module, node: fx.Node) -> Any:
+    """What a step gives that sees no images."""
+    return _applied(model, node, lambda used: _constant(model, used))
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -154,15 +201,21 @@ class Walk:
         self.batches = batches
         self.values: dict[fx.Node, Any] = {}
         self._last_use = {used: node for node in graph.nodes for used in node.all_input_nodes}
+        self._constants = set(graph.nodes) - _connected(
+            (node for node in graph.nodes if node.op == "placeholder"), lambda node: node.users
+        )
 
     def compute(self, node: fx.Node) -> None:
         """Do a step whose inputs are there."""
         self.values[node] = self._outputs(node, self.values, len(self.batches))
 
     def inputs(self, node: fx.Node) -> list[Tensor]:
-        """What comes into a layer, an entry a batch, also where it is the network's own."""
-        found = self.values[cast(fx.Node, node.args[0])]
-        return found if isinstance(found, list) else [found] * len(self.batches)
+        """What comes into a layer."""
+        return cast(list[Tensor], self.values[cast(fx.Node, node.args[0])])
+
+    def renew(self, weight_step: fx.Node) -> None:
+        """Compute again what follows from the network's parameters, which have changed."""
+        self.values[weight_step] = _constant(self.model, weight_step)
 
     def forget(self, node: fx.Node) -> None:
         """Drop what `node` was the last to use."""
@@ -210,25 +263,30 @@ class Walk:
     @torch.no_grad()
     def _outputs(self, node: fx.Node, values: Mapping[fx.Node, Any], count: int) -> Any:
         """A list, one entry a batch; of what does not depend on the images the thing itself."""
-        if node.op == "get_attr":
-            return attribute(self.model, str(node.target))
         if node.op == "placeholder":
             return list(self.batches)
         if node.op == "output":
             return values[node.all_input_nodes[0]]
-        return [self._call(node, values, position) for position in range(count)]
+        if node in self._constants:
+            return _applied(self.model, node, values.__getitem__)
+        return [_applied(self.model, node, partial(_entry, values, position)) for position in range(count)]
 
-    def _call(self, node: fx.Node, values: Mapping[fx.Node, Any], position: int) -> Any:
-        def value(used: fx.Node) -> Any:
-            found = values[used]
-            return found[position] if isinstance(found, list) else found
 
-        args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
-        if node.op == "call_function":
-            return cast(Any, node.target)(*args, **kwargs)
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        return self.model.get_submodule(str(node.target))(*args, **kwargs)
+def _entry(values: Mapping[fx.Node, Any], position: int, node: fx.Node) -> Any:
+    found = values[node]
+    return found[position] if isinstance(found, list) else found
+
+
+def _applied(model: nn.Module, node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
+    """What a step makes of the values of those before it."""
+    if node.op == "get_attr":
+        return attribute(model, str(node.target))
+    args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
+    if node.op == "call_function":
+        return cast(Any, node.target)(*args, **kwargs)
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    return model.get_submodule(str(node.target))(*args, **kwargs)
 
 
 def _last(values: Mapping[fx.Node, Any], count: int) -> dict[fx.Node, Any]:

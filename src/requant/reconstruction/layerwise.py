@@ -101,6 +101,8 @@ def reconstruct(
                 place(student, {layer.weight: found[layer.weight]})
             elif layer is not None:
                 _solve(walks, node, layer, codebooks, damping)
+            if layer is not None and layer.weight_step is not None:
+                student_walk.renew(layer.weight_step)
             student_walk.compute(node)
             if layer is not None:
                 _correct_bias(teacher_walk, student_walk, node, layer, codebooks)
@@ -169,7 +171,6 @@ def _moments(
     """Of what the student's layer sees and the teacher's outputs."""
     teacher, student = walks
     bias = None if layer.bias_step is None else student.values[layer.bias_step]
-    bias = bias[0] if isinstance(bias, list) else bias  # of a computed one an entry a batch, all the same
     free_mean = layer.norm is not None or (layer.bias is not None and layer.bias not in codebooks)
     return joint_moments(layer, weight, bias, student.inputs(node), teacher.values[node], free_mean)
 

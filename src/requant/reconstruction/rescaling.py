@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from requant.reconstruction.graph import NORMS, Layer
+from requant.reconstruction.graph import LAYERS, NORMS, Layer, computed_weight, nearly
 
 
 @torch.no_grad()
@@ -20,6 +20,24 @@ def fold_statistics(model: nn.Module) -> None:
             norm.weight.copy_(scale)
             norm.running_mean.zero_()
             cast(Tensor, norm.running_var).fill_(1 - norm.eps)
+
+
+@torch.no_grad()
+def fold_weights(model: nn.Module, graph: fx.Graph) -> None:
+    """Make weights what the network computes of them before it uses them, in place, where it then leaves them alone.
+
+    So it is with weights that are standardised (Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and
+    Weight Standardization", 2019) or have a length of their own: those of a standardised weight are the same.
+    """
+    for node in graph.nodes:
+        step = node.args[1] if node.target in LAYERS and len(node.args) > 1 else None
+        if isinstance(step, fx.Node) and step.op != "get_attr" and (found := computed_weight(model, step)):
+            parameter, value = model.get_parameter(found[0]), found[1]
+            before = parameter.clone()
+            parameter.copy_(value)
+            again = computed_weight(model, step)
+            if again is None or not nearly(again[1], value):
+                parameter.copy_(before)
 
 
 @torch.no_grad()

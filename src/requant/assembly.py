@@ -1,5 +1,6 @@
 """From settings to parts: each function reads the config and returns a plain value that knows nothing of it."""
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -40,7 +41,8 @@ def check(settings: Config) -> None:
     if settings.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator=gpu, but torch finds no GPU here: use trainer=cpu")
     rules(settings)
-    _check_reconstruct(settings)
+    _check_one_table(settings)
+    _check_bits(settings)
 
 
 def _check_granularity(settings: Config) -> None:
@@ -50,12 +52,28 @@ def _check_granularity(settings: Config) -> None:
         raise ConfigError(str(error)) from None
 
 
-def _check_reconstruct(settings: Config) -> None:
+def _check_bits(settings: Config) -> None:
+    """Entropy-coded clusters cannot have more bits than their number gives."""
+    bits = settings.clustering.bits
+    if bits is None:
+        return
+    for rule in rules(settings):
+        if (rule.method or settings.clustering.method) == "entropy" and not 0 < bits <= math.log2(rule.centroids):
+            raise ConfigError(
+                f"clustering.bits={bits}: must be above 0, and {rule.centroids} centroids (the rule {rule}) give up to "
+                f"{math.log2(rule.centroids):g}"
+            )
+
+
+def _check_one_table(settings: Config) -> None:
     """Where indices change they do so among the centroids of one table: say so before any work is done."""
     default = settings.clustering
     retraining = settings.retrain
-    moved = retraining.method == "codebook" and retraining.latent_rate > 0
-    for rule in rules(settings) if moved or "reconstruct" in (retraining.method, retraining.start) else []:
+    asking, instead = f"retrain={retraining.method}", "set retrain=proposed"
+    moved = retraining.method == "reconstruct" or (retraining.method == "codebook" and retraining.latent_rate > 0)
+    if retraining.start == "reconstruct" and not moved:
+        asking, instead = "retrain.start=reconstruct", "set retrain.start=cluster"
+    for rule in rules(settings) if moved or retraining.start == "reconstruct" else []:
         forms = {
             "granularity": (rule.granularity or default.granularity) != "tensor",
             "split": bool(default.split if rule.split is None else rule.split),
@@ -64,8 +82,8 @@ def _check_reconstruct(settings: Config) -> None:
         }
         if wrong := [name for name, there in forms.items() if there]:
             raise ConfigError(
-                f"retrain={retraining.method} chooses among the centroids of one table, and the rule {rule} has "
-                f"{wrong[0]}: leave that out, or set retrain=proposed"
+                f"{asking} chooses among the centroids of one table, and the rule {rule} has "
+                f"{wrong[0]}: leave that out, or {instead}"
             )
 
 
@@ -76,7 +94,7 @@ def clustering_options(settings: Config) -> dict[str, Any]:
     given = {key: value for key, value in vars(settings.clustering).items() if key in known and value is not None}
     for key in given:
         if key not in OPTIONS.get(method, ()):
-            owners = " or ".join(f"clustering={owner}" for owner, known in OPTIONS.items() if key in known)
+            owners = " or ".join(f"clustering={owner}" for owner, taken in OPTIONS.items() if key in taken)
             raise ConfigError(f"clustering.{key}={given[key]} is for {owners}, and clustering.method={method}")
     return given
 

@@ -16,7 +16,13 @@ from requant.progress import complain
 from requant.settings import all_keys
 from requant.suggest import did_you_mean
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+_WHAT_TO_DO = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room; the same command then goes on."),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "Set out=<folder>, or $REQUANT_CACHE, to a folder that may be written; what is read must be readable.",
+    ),
+}
 
 
 def main(entry: Callable[[], Any]) -> int:
@@ -35,9 +41,9 @@ def main(entry: Callable[[], Any]) -> int:
         complain(explain(error, sys.argv[1:]), "Error in the settings")
         return 2
     except OSError as error:  # some of Hydra's errors are OSErrors too, so after those
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _WHAT_TO_DO:
             raise
-        complain(f"{error}. Make room; the same command then goes on.")
+        complain(f"{error}. {_WHAT_TO_DO[error.errno]}")
         return 2
     return 0
 

@@ -38,6 +38,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         positive(**{"model.classes": self.classes, "model.image_size": self.image_size, "model.width": self.width})
+        if self.channels not in (1, 3):
+            raise ConfigError(f"model.channels={self.channels}: choose 1 (grey) or 3 (RGB)")
 
 
 @dataclass
@@ -53,10 +55,11 @@ class TeacherConfig(Recipe):
     keep: str | None = _aside(None)
     """task=teacher: copy the teacher to this .safetensors file too, in half precision where its accuracy stays."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choice("teacher.augment", self.augment, ("none", "shift", "flip_shift"))
-        fraction("teacher.label_smoothing", self.label_smoothing)
+    def check(self, of: str = "teacher.") -> None:
+        """Raise ConfigError for what cannot be."""
+        super().check(of)
+        choice(f"{of}augment", self.augment, ("none", "shift", "flip_shift"))
+        fraction(f"{of}label_smoothing", self.label_smoothing)
 
 
 @dataclass
@@ -97,24 +100,27 @@ class RetrainConfig(Recipe):
     """conventional: of the training images: none, shift, flip_shift."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        choice("retrain.method", self.method, ("proposed", "codebook", "reconstruct", "conventional", "none"))
-        choice("retrain.start", self.start, ("cluster", "reconstruct"))
+        """`Config` checks it, which knows whether it is `retrain` or `baseline`."""
+
+    def check(self, of: str = "retrain.") -> None:
+        """Raise ConfigError for what cannot be."""
+        super().check(of)
+        choice(f"{of}method", self.method, ("proposed", "codebook", "reconstruct", "conventional", "none"))
+        choice(f"{of}start", self.start, ("cluster", "reconstruct"))
         if self.start == "reconstruct" and self.method not in ("proposed", "codebook"):
-            raise ConfigError(f"retrain.start=reconstruct is for retrain=proposed and codebook, not {self.method}")
-        choice("retrain.trainable", self.trainable, ("all", "last_layer"))
-        choice("retrain.loss", self.loss, ("kl", "mse", "ce"))
-        choice("retrain.statistics", self.statistics, ("update", "keep"))
-        choice("retrain.teacher_outputs", self.teacher_outputs, ("once", "live"))
-        choice("retrain.front", self.front, ("once", "live"))
-        positive(**{"retrain.temperature": self.temperature, "retrain.images": self.images})
-        positive(**{"retrain.centroid_rate": self.centroid_rate})
-        if self.damping is not None:
-            positive(**{"retrain.damping": self.damping})
+            raise ConfigError(f"{of}start=reconstruct is for retrain=proposed and codebook, not {self.method}")
+        choice(f"{of}trainable", self.trainable, ("all", "last_layer"))
+        choice(f"{of}loss", self.loss, ("kl", "mse", "ce"))
+        choice(f"{of}statistics", self.statistics, ("update", "keep"))
+        choice(f"{of}teacher_outputs", self.teacher_outputs, ("once", "live"))
+        choice(f"{of}front", self.front, ("once", "live"))
+        choice(f"{of}augment", self.augment, ("none", "shift", "flip_shift"))
+        for name in ("temperature", "images", "centroid_rate", "damping"):
+            positive(**{f"{of}{name}": getattr(self, name)})
         if not 0 <= self.latent_rate < math.inf:
-            raise ConfigError(f"retrain.latent_rate={self.latent_rate}: must be 0 or above, and finite")
+            raise ConfigError(f"{of}latent_rate={self.latent_rate}: must be 0 or above, and finite")
         if self.method == "codebook" and self.optimizer not in ("adam", "adamw"):
-            raise ConfigError(f"retrain.optimizer={self.optimizer}: retrain=codebook needs adam or adamw")
+            raise ConfigError(f"{of}optimizer={self.optimizer}: {of}method=codebook needs adam or adamw")
 
 
 @dataclass
@@ -138,6 +144,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         positive(**{"data.batch_size": self.batch_size, "data.limit": self.limit, "data.train_limit": self.train_limit})
+        if self.workers < 0:
+            raise ConfigError(f"data.workers={self.workers}: must be 0 (the main process) or above")
 
 
 @dataclass
@@ -162,6 +170,8 @@ class UnlabeledConfig:
         positive(**{"unlabeled.crops": self.crops, "unlabeled.limit": self.limit})
         if len(self.scale) != 2:
             raise ConfigError(f"unlabeled.scale={self.scale}: give two numbers, e.g. [0.08,1.0]")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ConfigError(f"unlabeled.scale={self.scale}: give shares of the area, 0 < least <= greatest <= 1")
 
 
 @dataclass
@@ -270,6 +280,9 @@ class SensitivityConfig:
     centroids: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128, 256])
 
     def __post_init__(self) -> None:
+        for key, values in (("kinds", self.kinds), ("layers", self.layers), ("centroids", self.centroids)):
+            if not values:
+                raise ConfigError(f"sensitivity.{key}=[]: give one at least, or leave it out for the default")
         for kind in self.kinds:
             choice("sensitivity.kinds", kind, KINDS)
         for k in self.centroids:
@@ -352,18 +365,20 @@ class Config:
 
     def __post_init__(self) -> None:
         choice("task", self.task, ("compress", "teacher", "sensitivity"))
+        self.retrain.check("retrain.")
+        if self.baseline.method in ("proposed", "reconstruct", "codebook"):
+            method = self.baseline.method
+            raise ConfigError(f"baseline.method={method}: it is conventional or none; set retrain={method}")
+        self.baseline.check("baseline.")
+        if self.task != "compress" and self.trainer.devices * self.trainer.num_nodes > 1:
+            raise ConfigError(f"task={self.task} works in one process: set trainer.devices=1 and trainer.num_nodes=1")
         if not isinstance(self.centroids, int) or not 1 <= self.centroids <= MAX_CENTROIDS:
             raise ConfigError(
                 f"centroids={self.centroids}: must be a whole number from 1 to {MAX_CENTROIDS}; "
                 "several make a sweep: python run.py -m centroids=8,16,32"
             )
-        if self.baseline.method == "proposed":
-            raise ConfigError("baseline.method=proposed: the baseline is conventional or none; set retrain=proposed")
         if self.plan.method == "auto":
             self._check_auto()
-        if self.baseline.method in ("reconstruct", "codebook"):
-            method = self.baseline.method
-            raise ConfigError(f"baseline.method={method}: it is conventional or none; set retrain={method}")
         if self.task == "teacher" and self.model.weights != "trained":
             raise ConfigError(f"task=teacher trains weights, but model.weights={self.model.weights}: set it to trained")
         if self.teacher.keep is not None and not self.teacher.keep.endswith(".safetensors"):

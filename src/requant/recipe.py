@@ -28,13 +28,18 @@ class Recipe:
     """one_cycle: the fraction of the steps in which the rate rises."""
 
     def __post_init__(self) -> None:
-        choice("optimizer", self.optimizer, OPTIMIZERS)
-        choice("schedule", self.schedule, SCHEDULES)
-        positive(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
-        fraction("warmup", self.warmup)
-        fraction("momentum", self.momentum)
+        self.check()
+
+    def check(self, of: str = "") -> None:
+        """Raise ConfigError for what cannot be; `of` stands before the names of its settings."""
+        choice(f"{of}optimizer", self.optimizer, OPTIMIZERS)
+        choice(f"{of}schedule", self.schedule, SCHEDULES)
+        for name in ("epochs", "batch_size", "learning_rate"):
+            positive(**{f"{of}{name}": getattr(self, name)})
+        fraction(f"{of}warmup", self.warmup)
+        fraction(f"{of}momentum", self.momentum)
         if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"weight_decay={self.weight_decay}: must be 0 or above")
+            raise ConfigError(f"{of}weight_decay={self.weight_decay}: must be 0 or above")
 
 
 def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -21,6 +21,7 @@ try:
 except ImportError as error:
     raise UserError("a search needs optuna, which is not installed: pip install 'requant[search]'") from error
 
+AGAIN = "again"  # marks a run of what failed before
 Figures = tuple[int, float]
 """Of a run: bytes on disk and top-1, a fraction."""
 Measure = Callable[[list[list[str]]], Sequence[Figures | None]]
@@ -76,10 +77,10 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def search(journal: Path, where: Space, trials: int, at_once: int, seed: int, measure: Measure) -> list[FrozenTrial]:
-    """Try runs until `trials` of them are done, so many at once; returns those that no other beats.
+    """Try runs until there were `trials` of them, so many at once; returns those that no other beats.
 
     What was tried is read from `journal` and added to it, so that a search that was killed goes on, with the runs first
-    that it was at; another search on the same journal waits.
+    that it was at, and those that failed; another search on the same journal waits.
 
     Raises:
         ConfigError: the journal is of another space, or a number is not positive.
@@ -94,7 +95,10 @@ def search(journal: Path, where: Space, trials: int, at_once: int, seed: int, me
         cut = [(trial.number, trial.params) for trial in study.get_trials(states=[TrialState.RUNNING])]
         for start in range(0, len(cut), at_once):
             _try(study, where, cut[start : start + at_once], measure)
-        while (left := trials - len(study.trials)) > 0:
+        failed = _failed(study)
+        for start in range(0, len(failed), at_once):
+            _try_again(study, where, failed[start : start + at_once], measure)
+        while (left := trials - sum(AGAIN not in trial.user_attrs for trial in study.trials)) > 0:
             asked = [study.ask(dict(where.keys)) for _ in range(min(at_once, left))]
             _try(study, where, [(trial.number, trial.params) for trial in asked], measure)
     return sorted(study.best_trials, key=lambda trial: trial.values)
@@ -124,6 +128,26 @@ def _try(study: optuna.Study, where: Space, asked: Sequence[tuple[int, Mapping[s
             study.tell(number, state=TrialState.FAIL)
         else:
             study.tell(number, figures)
+
+
+def _failed(study: optuna.Study) -> list[dict[str, Any]]:
+    """What was chosen for the runs that failed and have not ended since."""
+    ended = [trial.params for trial in study.trials if AGAIN in trial.user_attrs]
+    return [trial.params for trial in study.get_trials(states=[TrialState.FAIL]) if trial.params not in ended]
+
+
+def _try_again(study: optuna.Study, where: Space, asked: Sequence[Mapping[str, Any]], measure: Measure) -> None:
+    """A trial that has failed stays so: a run that then ends is one more, which does not count."""
+    for parameters, figures in zip(asked, measure([where.overrides(p) for p in asked]), strict=True):
+        if figures is not None:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=dict(parameters),
+                    distributions=dict(where.keys),
+                    values=list(figures),
+                    user_attrs={AGAIN: True},
+                )
+            )
 
 
 def show(best: Sequence[FrozenTrial], journal: Path) -> None:

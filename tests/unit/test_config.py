@@ -89,6 +89,20 @@ def test_every_group_has_a_header() -> None:
         ("retrain=conventional retrain.start=reconstruct", "for retrain=proposed and codebook"),
         ("plan=auto retrain=codebook retrain.latent_rate=0", r"latent_rate above 0"),
         ("clustering.split=1.5", "from 0 to 1"),
+        ("retrain.epochs=-1", r"^retrain\.epochs=-1: "),
+        ("baseline.momentum=2", r"^baseline\.momentum=2\.0: "),
+        ("teacher.momentum=2", r"^teacher\.momentum=2\.0: "),
+        ("baseline.statistics=foo", r"^baseline\.statistics=foo: "),
+        ("retrain.augment=rotate", r"^retrain\.augment=rotate: .* flip_shift"),
+        ("unlabeled.scale=[0.9,0.1]", "least <= greatest"),
+        ("unlabeled.scale=[0,1]", "shares of the area"),
+        ("model.channels=2", "1 .grey. or 3"),
+        ("data.workers=-1", "0 .the main process. or above"),
+        ("task=sensitivity sensitivity.layers=[]", r"sensitivity\.layers=\[\]"),
+        ("task=sensitivity sensitivity.kinds=[]", "give one at least"),
+        ("task=sensitivity sensitivity.centroids=[]", "give one at least"),
+        ("task=sensitivity trainer.devices=2", "task=sensitivity works in one process"),
+        ("task=teacher trainer.num_nodes=2", "task=teacher works in one process"),
     ],
 )
 def test_wrong_values_are_refused(override: str, message: str) -> None:
@@ -109,6 +123,12 @@ def test_wrong_values_are_refused(override: str, message: str) -> None:
         ("clustering=kmeans clustering.granularity=channel retrain=reconstruct", "centroids of one table"),
         ("clustering=product retrain=reconstruct", "has method=product"),
         ("clustering.split=0.1 retrain=reconstruct", "has split"),
+        (
+            "clustering.granularity=channel retrain.start=reconstruct",
+            r"^retrain\.start=reconstruct chooses .* set retrain\.start=cluster",
+        ),
+        ("clustering=product retrain=codebook", r"^retrain=codebook chooses .* set retrain=proposed"),
+        ("clustering=entropy clustering.bits=9 centroids=4", "4 centroids .* give up to 2"),
     ],
 )
 def test_forms_of_codebooks_that_cannot_be_are_refused_before_any_work(override: str, message: str) -> None:

@@ -96,10 +96,31 @@ def test_a_search_that_was_cut_short_goes_on_with_what_it_was_at(
 
 
 def test_a_run_that_fails_counts_and_has_no_figures(tmp_path: Path) -> None:
-    best = search(
-        tmp_path / "j", WHERE, 4, 2, 0, lambda runs: [None if centroids(run) > 128 else (1, 0.5) for run in runs]
-    )
+    journal, tried = tmp_path / "j", list[int]()
+
+    def some_fail(runs: list[list[str]]) -> list[tuple[int, float] | None]:
+        tried.extend(map(centroids, runs))
+        return [None if centroids(run) > 128 else (1, 0.5) for run in runs]
+
+    best = search(journal, WHERE, 8, 2, 0, some_fail)
+    failed = [k for k in tried if k > 128]
+    assert len(tried) == 8
+    assert failed
+    assert best
     assert all(trial.params["centroids"] <= 128 for trial in best)
+    tried.clear()
+    search(journal, WHERE, 8, 2, 0, some_fail)
+    assert tried == failed, "the same command tries again what failed"
+    tried.clear()
+
+    def none_fails(runs: list[list[str]]) -> list[tuple[int, float]]:
+        tried.extend(map(centroids, runs))
+        return [(1, 0.9 if centroids(run) > 128 else 0.5) for run in runs]
+
+    best = search(journal, WHERE, 8, 2, 0, none_fails)
+    assert tried == failed
+    assert {trial.params["centroids"] for trial in best} <= set(failed)
+    search(journal, WHERE, 8, 2, 0, lambda _: pytest.fail("all is done"))
 
 
 def test_a_journal_is_of_one_space(tmp_path: Path) -> None:

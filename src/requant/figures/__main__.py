@@ -23,11 +23,13 @@ TABLES = "tables"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out one command; returns the exit code: 2 for the user's errors."""
+    """Carry out one command; returns the exit code: 2 for the user's errors, 130 for Ctrl-C."""
     chosen = _parser().parse_args(arguments)
     try:
         _COMMANDS[chosen.command](chosen)
-    except UserError as error:
+    except KeyboardInterrupt:
+        return 130
+    except (UserError, OSError) as error:  # OSError: a full disk, a folder that may not be written
         complain(error)
         return 2
     return 0

@@ -1,6 +1,5 @@
 """The paper's headline table, ours beside the paper's values, from the results of the case studies' runs."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from requant.errors import UserError
 from requant.figures.paper import RESNET50, VGG16, Reported
 from requant.figures.tables import origin, way_of
 from requant.layout import RESULT
-from requant.results import described
+from requant.results import described, read_result
 
 CASES = ("vgg16_cifar10", "resnet50_cifar10", "vgg16_imagenet", "resnet50_imagenet")
 """The experiments that the table is of."""
@@ -22,7 +21,7 @@ _STAGES = {"retrained": "retrain", "conventional": "baseline"}
 
 def cases(folder: Path) -> pd.DataFrame:
     """A row for each network, way and seed below a folder; a network that several runs measured alike comes once."""
-    rows = [row for path in sorted(folder.rglob(RESULT)) for row in networks(json.loads(path.read_text()))]
+    rows = [row for path in sorted(folder.rglob(RESULT)) for row in networks(read_result(path))]
     if not rows:
         raise UserError(f"there is no {RESULT} below {folder}: run the study first")
     table = pd.DataFrame(rows)

@@ -1,6 +1,5 @@
 """How many photographs it takes: accuracy against their number, for each way of retraining without labels."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from requant.figures.headline import networks
 from requant.figures.paper import Case
 from requant.figures.style import COLOURS, MARKERS, WAYS, side_by_side
 from requant.layout import RESULT
+from requant.results import read_result
 
 _LINES = {"proposed": "-", "reconstruct": "--"}
 
@@ -22,7 +22,7 @@ def by_photographs(folder: Path) -> pd.DataFrame:
     """A row for each retrained network below a folder whose runs say how many pictures they took (unlabeled.limit)."""
     rows = []
     for path in sorted(folder.rglob(RESULT)):
-        result = json.loads(path.read_text())
+        result = read_result(path)
         limit = result["config"]["unlabeled"]["limit"]
         rows += [{"photographs": limit, **row} for row in networks(result) if limit is not None and row["seconds"]]
     if not rows:

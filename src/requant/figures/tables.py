@@ -1,6 +1,5 @@
 """results.csv: the rows that a figure is drawn from, collected from the folders of finished and unfinished runs."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pandas as pd
 
 from requant.errors import UserError
 from requant.layout import POINTS, RESULT
+from requant.results import read_result
 
 TEXT = {"layers": str, "hash": str, "git": str}
 """Columns that look like numbers."""
@@ -44,7 +44,7 @@ def curves(folder: Path) -> pd.DataFrame:
 
     Runs of plan=auto, which have no k, are left out.
     """
-    results = [json.loads(path.read_text()) for path in sorted(folder.rglob(RESULT))]
+    results = [read_result(path) for path in sorted(folder.rglob(RESULT))]
     rows = [row for result in results if result["config"]["plan"]["method"] != "auto" for row in _epochs(result)]
     if not rows:
         raise UserError(f"there is no {RESULT} with a retraining below {folder}: run the study first")

@@ -19,7 +19,8 @@ def measure_sensitivity(settings: Config, folder: Path) -> Path:
     """The grid's points into points.csv; those that are there already are skipped."""
     seconds: dict[str, float] = {}
     network = assembly.architecture(settings)
-    test = loader(assembly.test_images(settings), settings.data.batch_size, shuffle=False, shard=False)
+    source = settings.data
+    test = loader(assembly.test_images(settings), source.batch_size, shuffle=False, workers=source.workers, shard=False)
     with timed(seconds, "teacher"):
         teacher = assembly.teacher(settings).to(assembly.device(settings))
         study = Study(

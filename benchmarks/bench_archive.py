@@ -179,7 +179,7 @@ def matching(job: Clustered, path: Path) -> tuple[str, Way]:
     return f"NNCodec, original, qp {qp}", nncodec(arrays(job.original), qp=qp, use_dq=True)
 
 
-def sizes(network: str, clustering: str, folder: Path) -> list[tuple]:
+def sizes(network: str, clustering: str, folder: Path) -> list[tuple[Any, ...]]:
     """A row for each way."""
     job = clustered(network, clustering)
     todo = ways(job)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ DATA: dict[str, Callable[[], Arrays]] = {
 """By the name in the table."""
 
 
-def _weights(state: dict[str, NDArray]) -> Arrays:
+def _weights(state: dict[str, NDArray[Any]]) -> Arrays:
     """The weights of layers with so many values that clustering them is worth measuring."""
     tensors = (tensor for tensor in state.values() if tensor.ndim >= 2 and tensor.size >= LEAST)
     return [np.asarray(tensor, np.float32).reshape(-1) for tensor in tensors]

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from benchmarks.frontier_peers import coremltools, nncodec, whole_numbers
 from requant import archive, data
 from requant.auto import grids_for, in_units
+from requant.codebook_forms import AnyCodebook
 from requant.compression import Compressed, compress
 from requant.data import UnlabeledImages
 from requant.evaluation import outputs, score
@@ -90,7 +91,7 @@ class Job:
     teacher: nn.Module
     photographs: str
 
-    def save(self, path: Path, model: nn.Module, books: Mapping, storage: str) -> int:
+    def save(self, path: Path, model: nn.Module, books: Mapping[str, AnyCodebook], storage: str) -> int:
         """Store as an archive; the bytes of the file."""
         architecture = self.network.architecture.to_dict()
         return archive.save(path, model, books, storage=storage, architecture=architecture).bytes
@@ -204,7 +205,7 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _append(path: Path, row: tuple) -> None:
+def _append(path: Path, row: tuple[Any, ...]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
     with path.open("a", newline="") as file:

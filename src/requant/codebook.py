@@ -157,7 +157,7 @@ def parts(size: int) -> Iterator[slice]:
     return (slice(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK))
 
 
-def _squared_error(values: NDArray, centroids: NDArray[Any] | np.float32) -> float:
+def _squared_error(values: NDArray[Any], centroids: NDArray[Any] | np.float32) -> float:
     difference = values.astype(np.float64) - centroids
     return float(difference @ difference)
 

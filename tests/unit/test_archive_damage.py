@@ -215,6 +215,16 @@ def test_a_header_of_the_other_version_is_refused(storage: str, tmp_path: Path) 
         refused(tmp_path / "a.h5", forged(data[512:], 3 - data[8]), "damaged inside")
 
 
+def test_too_little_memory_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_left(*_: object) -> None:
+        raise MemoryError
+
+    saved_2(tmp_path / "a.h5")
+    monkeypatch.setattr("requant.archive.loading.decode", nothing_left)
+    with pytest.raises(ArchiveError, match="needs more memory than there is: free some"):
+        read(tmp_path / "a.h5")
+
+
 def replace(name: str, value: object, **settings: object):
     def change(file: h5py.File) -> None:
         del file[name]

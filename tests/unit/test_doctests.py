@@ -15,13 +15,11 @@ MODULES = sorted(
 )
 
 
+WITH_EXAMPLES = {f"requant.{name}" for name in ("assignments", "compression", "parametrization", "plan", "results")}
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_run(name: str) -> None:
-    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+def test_every_module_can_be_imported_and_its_examples_run(name: str) -> None:
+    failed, tried = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert failed == 0
-
-
-def test_there_are_examples() -> None:
-    finder = doctest.DocTestFinder()
-    found = [test for name in MODULES for test in finder.find(importlib.import_module(name)) if test.examples]
-    assert len(found) >= 2
+    assert (tried > 0) == (name in WITH_EXAMPLES)

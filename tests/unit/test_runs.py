@@ -86,12 +86,12 @@ def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
         "import time\nfrom pathlib import Path\nfrom requant.files import exclusive\n"
         f"with exclusive(Path({str(lock)!r})):\n    print('in', flush=True)\n    time.sleep(60)"
     )
-    first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert first.stdout is not None
-    assert first.stdout.readline() == "in\n"
-    threading.Timer(0.5, first.kill).start()
-    with exclusive(lock):
-        assert first.wait(10) == -signal.SIGKILL
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "in\n"
+        threading.Timer(0.5, first.kill).start()
+        with exclusive(lock):
+            assert first.wait(10) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(

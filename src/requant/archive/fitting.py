@@ -70,7 +70,7 @@ def _subsets(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
         yield from combinations(axes, number)
 
 
-def _base(kind: int, centroids: NDArray[np.float32], counts_K: NDArray) -> Model:
+def _base(kind: int, centroids: NDArray[np.float32], counts_K: NDArray[np.int64]) -> Model:
     terms, table = np.empty(0, np.float16), np.empty(0, np.uint8)
     if kind == SMOOTH:
         terms = _fitted(smooth_terms(centroids), np.log2(cell_widths(centroids))[None], counts_K, np.ones(1))
@@ -229,7 +229,11 @@ def _sums(codebook: Codebook, u_K: Floats) -> tuple[Floats, ...]:
 
 
 def _fitted(
-    terms: list[Floats], offset_LK: Floats, counts_K: NDArray, share_L: Floats, start: NDArray | None = None
+    terms: list[Floats],
+    offset_LK: Floats,
+    counts_K: NDArray[np.int64],
+    share_L: Floats,
+    start: NDArray[np.float16] | None = None,
 ) -> NDArray[np.float16]:
     """The factors for which exp2(offset + factors . terms), normalised for each L, fits the counts best.
 

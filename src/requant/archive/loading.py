@@ -108,7 +108,8 @@ def _open(path: Path) -> Iterator[BinaryIO]:
 
 
 # What the layers below raise for a file that is valid on the outside only.
-_INSIDE = (OSError, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, MemoryError, zlib.error)
+_INSIDE = (OSError, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, zlib.error)
+_AGAIN = "copy or make it again"
 
 
 @contextmanager
@@ -118,9 +119,13 @@ def _translated(path: Path) -> Iterator[None]:
     except ArchiveError as error:
         if str(path) in str(error):
             raise
-        raise ArchiveError(f"{path} is damaged inside: {error}") from error
+        raise ArchiveError(f"{path} is damaged inside: {error}; {_AGAIN}") from error
+    except MemoryError as error:
+        raise ArchiveError(
+            f"{path} needs more memory than there is: free some, or, if it is not of your making, take it as damaged"
+        ) from error
     except _INSIDE as error:
-        raise ArchiveError(f"{path} is damaged inside: {error}") from error
+        raise ArchiveError(f"{path} is damaged inside: {error}; {_AGAIN}") from error
 
 
 def _build(archive: Archive) -> nn.Module:

@@ -41,7 +41,7 @@ def assign(
     search = Search(starts[1:]) if values.size > FEW else _bisection(starts[1:])
     indices = np.empty(values.size, index_dtype(starts.size))
 
-    def place(part: slice) -> tuple[NDArray, NDArray, NDArray]:
+    def place(part: slice) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         chunk = values[part]
         found = search(chunk)
         indices[part] = found

@@ -54,7 +54,7 @@ def float32_array(values: ArrayLike | torch.Tensor, name: str) -> tuple[NDArray[
     return array, dtype
 
 
-def as_numpy(values: ArrayLike | torch.Tensor) -> NDArray:
+def as_numpy(values: ArrayLike | torch.Tensor) -> NDArray[Any]:
     """The same numbers; bfloat16, which numpy has not, as float32."""
     if not hasattr(values, "detach"):
         return np.asarray(values)

@@ -24,7 +24,11 @@ class Uninitialised(TorchFunctionMode):
     """Within it, filling a tensor with random numbers leaves it as it is, and torch's generators too."""
 
     def __torch_function__(
-        self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """What torch calls instead of each of its functions."""
         named = kwargs or {}

@@ -2,10 +2,10 @@
 
 import logging
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -94,7 +94,7 @@ def fit(
     student.eval()
     if lightning.world_size > 1:
         assert lightning.world_size == torch.distributed.get_world_size()
-    seen = module.recipe.epochs * len(batches.dataset)  # type: ignore[arg-type]
+    seen = module.recipe.epochs * len(cast(Sized, batches.dataset))
     return History(module.curve, sum(entry["seconds"] for entry in module.curve), seen)
 
 

@@ -26,7 +26,7 @@ def submit(script: str, options: Sequence[str], size: int, at_once: int | None, 
     """Submit an array of so many jobs, so many at once; returns its id. Raises UserError with what sbatch says."""
     throttle = "" if at_once is None else f"%{at_once}"
     command = ["sbatch", "--parsable", f"--array=0-{size - 1}{throttle}", *options]
-    done = _called(command, input=script, env=dict(environment))
+    done = _called(command, script, environment)
     if done.returncode != 0:
         raise UserError(f"Slurm takes no such job: {done.stderr.strip()}\n  ({' '.join(command)})")
     return done.stdout.strip().split(";")[0]  # <id>;<cluster>
@@ -58,9 +58,11 @@ def _parsed(line: str) -> tuple[str, State]:
     return job, State(name, os.waitstatus_to_exitcode(int(code)), reason)
 
 
-def _called(command: Sequence[str], **how: object) -> subprocess.CompletedProcess[str]:
+def _called(
+    command: Sequence[str], said: str | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(command, capture_output=True, text=True, **how)  # type: ignore[call-overload,no-any-return]
+        return subprocess.run(command, capture_output=True, text=True, input=said, env=environment)
     except FileNotFoundError as error:
         raise UserError(
             f"hydra/launcher=slurm needs Slurm's {command[0]}, which is not here: start the sweep on a machine of the "

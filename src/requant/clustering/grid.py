@@ -103,7 +103,7 @@ def _halves(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 def _ends(
     bits: NDArray[np.uint32], free: np.uint32 | NDArray[np.uint32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The least and the greatest number whose bits are `bits`, apart from the lower ones that are set in `free`."""
     near, far = bits.view(np.float32), (bits | free).view(np.float32)
     return np.minimum(near, far), np.maximum(near, far)

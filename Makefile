@@ -17,6 +17,9 @@ PHOTOS := $(if $(SCALE),,$(if $(REQUANT_PHOTOS),unlabeled=folder unlabeled.root=
 
 help:  ## list every target
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@printf '  make fig05 ... fig16, photographs\n%20sdraw one figure from its results.csv\n' ''
+	@printf '  make fig05-runs ... fig16-runs, photographs-runs, cases-runs, tables-runs\n%20sits runs, or go on with them (hours; REQUANT_PHOTOS=<photographs>), and its results.csv\n' ''
+	@printf '  make fig07-smoke, fig08-smoke, fig09-smoke, fig15-smoke, fig16-smoke\n%20sthe whole chain on embedded data, within a minute\n' ''
 
 setup: $(STAMP)  ## build .venv with everything that running and testing needs
 
@@ -66,7 +69,7 @@ frontier: setup  ## size against accuracy beside other tools, and step by step: 
 	  done; \
 	done
 
-damage: setup  ## 100,000 damaged archives and 2,000 forged ones of each storage (4 to 15 minutes; resumable): experiments/damage
+damage: setup  ## 100,000 damaged archives and 2,000 forged ones of each storage (minutes; resumable): experiments/damage
 	$(PY) -m benchmarks.damage
 
 # Each goes on where a killed one was, and is only shown where it is done (outputs/teachers).

@@ -1,4 +1,4 @@
-"""The settings of a run, documented and checked: what conf/*.yaml is composed into, and nothing below `tasks` sees."""
+"""The settings of a run, documented and checked: what conf/*.yaml is composed into."""
 
 import math
 from dataclasses import dataclass, field

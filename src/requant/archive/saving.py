@@ -49,8 +49,8 @@ def save(
         path: the file, by custom `.h5`; its folder is made.
         model: its state dict is what is stored.
         codebooks: by tensor name; the model's tensors must be equal to their `dense()`.
-        storage: `packed` (indices in log2 k bits), `entropy` (indices in as few bits as their distribution allows, by a
-            range coder; slower) or `gzip` (the paper's: quantized float32, compressed).
+        storage: `packed` (indices in log2 k bits), `entropy` (indices in as few bits as their distribution allows, by
+            asymmetric numeral systems; slower) or `gzip` (the paper's: quantized float32, compressed).
         architecture: from which `load` builds the network again, as `requant.models.Architecture.to_dict` gives it.
         provenance: where the network comes from; any plain values.
 

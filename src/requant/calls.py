@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from requant.modes import evaluating
+
 
 def first_calls(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Names of the called modules and their positions in the order of first calls; the model itself is "" at 0.
@@ -16,21 +18,9 @@ def first_calls(model: nn.Module, example: Tensor) -> dict[str, int]:
     """
     first = next(model.parameters(), example)
     calls: dict[str, int] = {}
-    with _evaluating(model), _recording(model, calls), torch.no_grad():
+    with evaluating(model), _recording(model, calls), torch.no_grad():
         model(example.to(first.device, first.dtype))
     return calls
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, each module's own mode restored after."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Exact counts: how often a network is right, and how far it is from its teacher."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from requant.errors import DataError
+from requant.modes import evaluating
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -63,18 +64,6 @@ def _outputs(models: list[nn.Module], batches: Batches) -> tuple[list[Tensor], T
     if not labels:
         raise DataError("no images to measure on: the test set is empty")
     return [torch.cat(found) for found in logits], torch.cat(labels)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in eval mode; afterwards every module of it is in the mode that it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def score(logits_NC: Tensor, labels_N: Tensor, teacher_NC: Tensor | None = None) -> Accuracy:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from requant.archive import Archive, load, read
+from requant.archive import Archive, bitpack, load, read
 from requant.codebook import Codebook
 from requant.codebook_trellis import TrellisCodebook
 from requant.errors import UserError
@@ -158,10 +158,7 @@ def packed_indices(codebook: Codebook) -> tuple[NDArray[np.uint8] | NDArray[np.u
     bits = next(bits for bits in (1, 2, 4, 8, 16) if codebook.k <= 1 << bits)
     if bits >= 8:
         return flat, bits
-    each = 8 // bits
-    rows: NDArray[np.uint8] = np.pad(flat, (0, -flat.size % each)).reshape(-1, each).astype(np.uint8)
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    return np.bitwise_or.reduce(rows << shifts, axis=1)[:, None], bits
+    return bitpack.pack(flat, bits)[:, None], bits
 
 
 def _describe(graph: Any, content: Archive, architecture: Architecture) -> None:

@@ -152,7 +152,7 @@ def inspect(path: str | Path) -> Inspection:
     tensors = (_stored(name, tensor, archive, layers.get(name)) for name, tensor in _tensors(archive).items())
     return Inspection(
         file=str(path),
-        format=format_version(path),
+        format=archive.format,
         storage=archive.storage,
         architecture=archive.architecture,
         provenance=archive.provenance,
@@ -161,12 +161,6 @@ def inspect(path: str | Path) -> Inspection:
         parts=archive.report.parts,
         tensors=tuple(tensors),
     )
-
-
-def format_version(path: str | Path) -> int:
-    """The version of a valid archive's format, from its header (see `requant.archive.envelope`)."""
-    with Path(path).open("rb") as file:
-        return int.from_bytes(file.read(12)[8:], "little")
 
 
 def diff(before: str | Path, after: str | Path) -> Difference:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from requant.retraining import History
 
 STUDENTS = ("teacher", "quantized", "retrained", "conventional")
+STAGES = {"retrained": "retrain", "conventional": "baseline"}
+"""Under which key of a result and of its settings the training of each student is."""
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
@@ -99,9 +101,13 @@ def row(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def final(row: Mapping[str, Any]) -> dict[str, Any]:
     """`row`, and the figures of the network that the run ends with: the retrained one, else the quantized one."""
-    ends = (name for name in ("retrained", "quantized") if row[f"{name}_top1"] is not None)
-    student = next(ends, "teacher")
+    student = ending([name for name in STUDENTS if row[f"{name}_top1"] is not None])
     return {**row, **{key: row[f"{student}_{key}"] for key in ("top1", "agreement", "n")}}
+
+
+def ending(found: Collection[str]) -> str:
+    """The name of the network that a run ends with, of those that it found: its smallest one's last state."""
+    return next(name for name in ("retrained", "quantized", "teacher") if name in found)
 
 
 def findings(
@@ -111,7 +117,7 @@ def findings(
     histories: Mapping[str, History],
 ) -> dict[str, Any]:
     """What a run found out, as result.json holds it: size, accuracy, plan, retrain and baseline."""
-    final = reports.get("retrained", reports["quantized"])
+    final = reports[ending(reports)]
     original = 4 * sum(tensor.values for tensor in compressed.tensors)
     size = {
         "original_bytes": original,
@@ -120,12 +126,11 @@ def findings(
         "size_reduction": 1 - final.bytes / original,
         "parts": dict(final.parts),
     }
-    keys = {"retrained": "retrain", "conventional": "baseline"}
     return {
         "size": size,
         "accuracy": {name: found.to_dict() for name, found in accuracy.items()},
         "plan": _plan(compressed, final),
-        **{keys[name]: history.to_dict() for name, history in histories.items()},
+        **{STAGES[name]: history.to_dict() for name, history in histories.items()},
     }
 
 
@@ -161,8 +166,8 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
     }
     for name, found in result["accuracy"].items():
         flat |= {f"{name}_top1": found["top1"], f"{name}_agreement": found["agreement"]}
-    ending = result["accuracy"].get("retrained") or result["accuracy"]["quantized"]
-    flat |= {"top1": ending["top1"], "agreement": ending["agreement"]}
+    last = result["accuracy"][ending(result["accuracy"])]
+    flat |= {"top1": last["top1"], "agreement": last["agreement"]}
     for tensor in result.get("plan", []):
         if tensor["layer"] is not None:
             key = f"layer_bytes_{tensor['layer']:02}"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from requant.auto import Grids, entropy_bytes, step_of
 from requant.compression import Compressed
 from requant.errors import UserError
-from requant.evaluation import evaluating
+from requant.modes import evaluating
 from requant.progress import console
 from requant.reconstruction import best_damping, reconstruct
 

@@ -2,7 +2,7 @@
 
 import inspect
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from requant.evaluation import evaluating
+from requant.modes import evaluating
 
 FAILURES = (fx.proxy.TraceError, TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError)
 """What comes of a network that branches on what it computes, or does else what torch.fx cannot follow."""
@@ -89,14 +89,7 @@ class _SizingTracer(_Tracer):
     def _computed(self, node: fx.Node, batch: int) -> Any:
         if node.op in ("placeholder", "output") or _checks(node):
             return None
-        if node.op == "get_attr":
-            return attribute(self.root, str(node.target))
-        args: Any = fx.node.map_arg(node.args, lambda used: self.found[used][batch])
-        kwargs: Any = fx.node.map_arg(node.kwargs, lambda used: self.found[used][batch])
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        step: Any = self.root.get_submodule(str(node.target)) if node.op == "call_module" else node.target
-        return step(*args, **kwargs)
+        return applied(self.root, node, lambda used: self.found[used][batch])
 
 
 class _Sized(fx.Proxy):
@@ -186,10 +179,18 @@ def _takes_weights(function: Any, given: Iterable[Any]) -> bool:
     return ours and any(isinstance(node, fx.Node) and node.op == "get_attr" for node in nodes)
 
 
-def attribute(model: nn.Module, name: str) -> Any:
-    """What a step that gets an attribute, such as `fc.weight`, gets."""
-    owner, _, key = name.rpartition(".")
-    return getattr(model.get_submodule(owner), key)
+def applied(model: nn.Module, node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
+    """What a step makes of the values of those before it; one that gets an attribute, such as `fc.weight`, that."""
+    name = str(node.target)
+    if node.op == "get_attr":
+        owner, _, key = name.rpartition(".")
+        return getattr(model.get_submodule(owner), key)
+    args: Any = fx.node.map_arg(node.args, value)
+    kwargs: Any = fx.node.map_arg(node.kwargs, value)
+    if node.op == "call_method":
+        return getattr(args[0], name)(*args[1:], **kwargs)
+    step: Any = model.get_submodule(name) if node.op == "call_module" else node.target
+    return step(*args, **kwargs)
 
 
 def _checks(node: fx.Node) -> bool:

@@ -25,6 +25,7 @@ class Archive:
         codebooks: the clustered tensors by name.
         dense: the other tensors by name.
         report: the file's size by part.
+        format: version of the file's format.
 
     """
 
@@ -34,3 +35,4 @@ class Archive:
     codebooks: dict[str, AnyCodebook]
     dense: dict[str, NDArray[Any]]
     report: ArchiveReport
+    format: int

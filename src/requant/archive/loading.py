@@ -76,6 +76,7 @@ def _read_content(content: h5py.File, path: Path, version: int, size: int) -> Ar
         {name: tensor for name, tensor in tensors.items() if not isinstance(tensor, np.ndarray)},
         {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)},
         summarize(path, size, merged(manifest, sizes)),
+        version,
     )
 
 

@@ -95,7 +95,7 @@ def _repaired(vectors: NDArray[np.float32], table: NDArray[np.float32]) -> NDArr
         empty = np.flatnonzero(counts == 0)
         if not empty.size:
             break
-        table[empty] = _worst(vectors, errors, empty.size)[: empty.size]
+        table[empty] = _worst(vectors, errors, empty.size)
     return table
 
 

@@ -10,13 +10,12 @@ from requant.errors import UserError
 from requant.figures.paper import RESNET50, VGG16, Reported
 from requant.figures.tables import origin, way_of
 from requant.layout import RESULT
-from requant.results import described, read_result
+from requant.results import STAGES, described, read_result
 
 CASES = ("vgg16_cifar10", "resnet50_cifar10", "vgg16_imagenet", "resnet50_imagenet")
 """The experiments that the table is of."""
 _ORDER = ("teacher", "quantized", "conventional", "proposed", "reconstruct", "reconstruct, proposed")
 _PAPERS_MACHINE = {"GPUs": "4 x NVIDIA V100, 16 GB"}
-_STAGES = {"retrained": "retrain", "conventional": "baseline"}
 
 
 def cases(folder: Path) -> pd.DataFrame:
@@ -38,7 +37,7 @@ def networks(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """What a run found of each of its networks, a row each."""
     size, config = result["size"], result["config"]
     for name, found in result["accuracy"].items():
-        stage = _STAGES.get(name)
+        stage = STAGES.get(name)
         history: Mapping[str, Any] = result[stage] if stage else {}
         files = {"teacher": size["original_bytes"], "quantized": size["quantized_bytes"]}
         yield {

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from requant.figures.style import COLOURS, HATCHES, MARKERS, PAGE, style
-from requant.results import STUDENTS, described
+from requant.results import STAGES, STUDENTS, described
 
 _PARTS = {"indices": "0.25", "codebooks": "0.85", "dense": "0.55", "overhead": "1.0"}
 LABEL_HEIGHT = 7.0  # in percent of the axis
@@ -72,7 +72,7 @@ def _draw_curve(axes: Axes, result: Mapping[str, Any]) -> None:
     start = 100 * accuracy["quantized"]["top1"]
     axes.axhline(100 * accuracy["teacher"]["top1"], color=COLOURS["teacher"], linestyle=":", linewidth=1)
     axes.annotate("teacher", (0, 100 * accuracy["teacher"]["top1"]), (2, 2), textcoords="offset points", fontsize=7)
-    for name, key in (("retrained", "retrain"), ("conventional", "baseline")):
+    for name, key in STAGES.items():
         if key in result:
             curve = result[key]["curve"]
             curve = curve or [{"epoch": 1, "top1": accuracy[name]["top1"]}]  # of a reconstruction: one pass

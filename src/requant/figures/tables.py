@@ -8,14 +8,13 @@ import pandas as pd
 
 from requant.errors import UserError
 from requant.layout import POINTS, RESULT
-from requant.results import read_result
+from requant.results import STAGES, read_result
 
 TEXT = {"layers": str, "hash": str, "git": str}
 """Columns that look like numbers."""
 NEW_CROPS = ", new crops"
 """Behind the name of a way: its unlabeled images are others in every epoch."""
 _BY_EPOCHS = ("proposed", "codebook")
-_RETRAININGS = {"retrain": "retrained", "baseline": "conventional"}
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -54,8 +53,10 @@ def curves(folder: Path) -> pd.DataFrame:
 def _epochs(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Of a reconstruction, which has no epochs, its end counts as the first."""
     accuracy = result["accuracy"]
-    for key in _RETRAININGS.keys() & result.keys():
-        found, after = result[key], accuracy[_RETRAININGS[key]]
+    for name, key in STAGES.items():
+        if key not in result:
+            continue
+        found, after = result[key], accuracy[name]
         prepared = found["seconds_of_teacher"] + found.get("seconds_of_start", 0.0)
         start = {"epoch": 0, **accuracy["quantized"], "seconds": prepared}
         end = {"epoch": 1, **after, "seconds": found["seconds"]}

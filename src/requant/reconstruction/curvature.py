@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from requant.evaluation import evaluating
+from requant.modes import evaluating
 
 
 def fisher(model: nn.Module, images: Iterable[Tensor], seed: int = 0) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from requant.errors import UserError
-from requant.tracing import FAILURES, attribute, steps
+from requant.tracing import FAILURES, applied, steps
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight")
@@ -146,7 +146,7 @@ def _connected(nodes: Iterable[fx.Node], neighbours: Callable[[fx.Node], Iterabl
 
 def _constant(model: nn.Module, node: fx.Node) -> Any:
     """What a step gives that sees no images."""
-    return _applied(model, node, lambda used: _constant(model, used))
+    return applied(model, node, lambda used: _constant(model, used))
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -268,25 +268,13 @@ class Walk:
         if node.op == "output":
             return values[node.all_input_nodes[0]]
         if node in self._constants:
-            return _applied(self.model, node, values.__getitem__)
-        return [_applied(self.model, node, partial(_entry, values, position)) for position in range(count)]
+            return applied(self.model, node, values.__getitem__)
+        return [applied(self.model, node, partial(_entry, values, position)) for position in range(count)]
 
 
 def _entry(values: Mapping[fx.Node, Any], position: int, node: fx.Node) -> Any:
     found = values[node]
     return found[position] if isinstance(found, list) else found
-
-
-def _applied(model: nn.Module, node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
-    """What a step makes of the values of those before it."""
-    if node.op == "get_attr":
-        return attribute(model, str(node.target))
-    args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
-    if node.op == "call_function":
-        return cast(Any, node.target)(*args, **kwargs)
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    return model.get_submodule(str(node.target))(*args, **kwargs)
 
 
 def _last(values: Mapping[fx.Node, Any], count: int) -> dict[fx.Node, Any]:

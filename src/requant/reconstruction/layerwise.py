@@ -14,7 +14,7 @@ from requant.codebook_forms import AnyCodebook, scalars
 from requant.codebook_trellis import TrellisCodebook
 from requant.compression import place
 from requant.errors import UserError
-from requant.evaluation import evaluating
+from requant.modes import evaluating
 from requant.progress import bar, console
 from requant.reconstruction.graph import (
     Layer,
@@ -199,8 +199,8 @@ def _correct_bias(
         values.add_(shift.reshape(-1, *[1] * (values.ndim - 1 - axis)))
 
 
-def batches_of(images: Any, count: int, size: int, begin: int = 0) -> list[Tensor]:
+def batches_of(images: Any, count: int, size: int) -> list[Tensor]:
     """`count` images, or what there is, in batches of `size`; `images` as `requant.data.unlabeled` gives them."""
-    places = np.arange(begin, max(begin, min(begin + count, len(images))))
+    places = np.arange(min(count, len(images)))
     parts = np.split(places, range(size, len(places), size))
     return [images.__getitems__(part.tolist()) for part in parts if len(part)]

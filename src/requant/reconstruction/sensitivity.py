@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from requant.codebook import Codebook
-from requant.evaluation import evaluating
+from requant.modes import evaluating
 from requant.progress import bar
 from requant.reconstruction.graph import Layer, Walk, channels_last, layers, trace
 from requant.reconstruction.moments import second_moments

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from requant.data import loader
-from requant.evaluation import evaluating
+from requant.modes import evaluating
 from requant.progress import bar
 from requant.recipe import Recipe, choice
 from requant.retraining.front import OnTail, inputs_of, trainable_tail

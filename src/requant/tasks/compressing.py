@@ -28,7 +28,7 @@ from requant.plan import Assignment, resolve
 from requant.progress import console
 from requant.reconstruction import batches_of, reconstruct
 from requant.report import print_result
-from requant.results import findings, summary, write_result
+from requant.results import ending, findings, summary, write_result
 from requant.retraining import History, Movement, retrain, retrain_codebooks, retrain_with_labels
 from requant.runs import settings_hash
 from requant.settings import all_settings
@@ -100,7 +100,7 @@ def compress_network(settings: Config, folder: Path) -> Path:
         }
         tracker.summarise(summary(result))
         if settings.logger.artifact:
-            tracker.keep(folder / f"{'retrained' if 'retrained' in job.reports else 'quantized'}.h5")
+            tracker.keep(folder / f"{ending(job.reports)}.h5")
     return _finish(folder, result)
 
 

@@ -11,9 +11,8 @@ from typing import Any
 from requant.errors import UserError
 from requant.files import write_text
 from requant.layout import RESULT
-from requant.results import final, flattened, read_run
+from requant.results import STAGES, final, flattened, read_run
 
-_HISTORIES = {"retrained": "retrain", "conventional": "baseline"}
 _CURVE = ("epoch", "loss", "top1")
 _TENSOR = ("layer", "kind", "name", "values", "centroids", "method", "bytes", "entropy_bits")
 
@@ -38,7 +37,7 @@ def run_of(path: Path, folder: Path) -> dict[str, Any]:
     return {
         "id": path.parent.relative_to(folder).as_posix(),
         "row": final(row),
-        "curves": {name: _columns(result[key]["curve"], _CURVE) for name, key in _HISTORIES.items() if key in result},
+        "curves": {name: _columns(result[key]["curve"], _CURVE) for name, key in STAGES.items() if key in result},
         "tensors": _columns(result.get("plan", []), _TENSOR),
         "parts": result.get("size", {}).get("parts", {}),
         "settings": flattened(result["config"]),

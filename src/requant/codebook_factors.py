@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from requant.codebook import sqnr_of, squared_error_of
 
@@ -37,11 +37,6 @@ class FactoredCodebook:
             raise ValueError(f"factors of shape {self.inner.shape} do not make a weight of shape {self.shape}")
 
     @property
-    def rank(self) -> int:
-        """The number of columns of the factors, r."""
-        return self.inner.shape[1]
-
-    @property
     def k(self) -> int:
         """The number of centroids."""
         return self.inner.k
@@ -55,11 +50,6 @@ class FactoredCodebook:
     def indices(self) -> Indices:
         """Of the factors."""
         return self.inner.indices
-
-    @property
-    def bits(self) -> int:
-        """Whole bits that an index takes."""
-        return self.inner.bits
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -84,10 +74,4 @@ class FactoredCodebook:
         """The weight: the factors' product, summed in float64."""
         return self._whole.copy()
 
-    def squared_error(self, values: ArrayLike) -> float:
-        """Sum of squared differences to `values` (the weight's shape), in float64."""
-        return squared_error_of(self, values)
-
-    def sqnr_db(self, values: ArrayLike) -> float:
-        """Signal to quantization noise in decibels."""
-        return sqnr_of(self, values)
+    squared_error, sqnr_db = squared_error_of, sqnr_of

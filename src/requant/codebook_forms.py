@@ -10,7 +10,7 @@ from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from requant.codebook import (
     FLOAT32,
@@ -81,11 +81,6 @@ class GroupedCodebook:
         return group_count(self.shape, self.run)
 
     @property
-    def bits(self) -> int:
-        """Whole bits that an index takes."""
-        return (self.k - 1).bit_length()
-
-    @property
     def counts(self) -> NDArray[np.int64]:
         """(k,) how often each index occurs."""
         return counts_of(self.indices, self.k)
@@ -101,17 +96,7 @@ class GroupedCodebook:
         values = self.tables[group, indices] if self.scales is None else self.tables[0][indices] * self.scales[group]
         return np.asarray(values, self.dtype)
 
-    def dense(self) -> NDArray[Any]:
-        """The tensor with each value replaced by its centroid."""
-        return dense_of(self)
-
-    def squared_error(self, values: ArrayLike) -> float:
-        """Sum of squared differences to `values` (the tensor's shape), in float64."""
-        return squared_error_of(self, values)
-
-    def sqnr_db(self, values: ArrayLike) -> float:
-        """Signal to quantization noise in decibels."""
-        return sqnr_of(self, values)
+    dense, squared_error, sqnr_db = dense_of, squared_error_of, sqnr_of
 
 
 def group_count(shape: tuple[int, ...], run: int) -> int:
@@ -159,11 +144,6 @@ class VectorCodebook:
         return int(self.centroids.shape[1])
 
     @property
-    def bits(self) -> int:
-        """Whole bits that an index takes."""
-        return (self.k - 1).bit_length()
-
-    @property
     def counts(self) -> NDArray[np.int64]:
         """(k,) how many blocks each vector stands for."""
         return counts_of(self.indices, self.k)
@@ -180,17 +160,7 @@ class VectorCodebook:
         values = self.centroids.astype(self.dtype)[blocks].reshape(-1)
         return values[part.start - first * self.block :][: part.stop - part.start]
 
-    def dense(self) -> NDArray[Any]:
-        """The tensor with each block replaced by its vector."""
-        return dense_of(self)
-
-    def squared_error(self, values: ArrayLike) -> float:
-        """Sum of squared differences to `values` (the tensor's shape), in float64."""
-        return squared_error_of(self, values)
-
-    def sqnr_db(self, values: ArrayLike) -> float:
-        """Signal to quantization noise in decibels."""
-        return sqnr_of(self, values)
+    dense, squared_error, sqnr_db = dense_of, squared_error_of, sqnr_of
 
 
 def row_values(shape: tuple[int, ...]) -> int:
@@ -258,11 +228,6 @@ class SplitCodebook:
         return self.inner.indices
 
     @property
-    def bits(self) -> int:
-        """Whole bits that an index takes."""
-        return self.inner.bits
-
-    @property
     def counts(self) -> NDArray[np.int64]:
         """(k,) how often each index occurs."""
         return self.inner.counts
@@ -284,13 +249,7 @@ class SplitCodebook:
         """The tensor, the parts of each input channel added up, in their order."""
         return self._whole.copy()
 
-    def squared_error(self, values: ArrayLike) -> float:
-        """Sum of squared differences to `values` (the tensor's shape), in float64."""
-        return squared_error_of(self, values)
-
-    def sqnr_db(self, values: ArrayLike) -> float:
-        """Signal to quantization noise in decibels."""
-        return sqnr_of(self, values)
+    squared_error, sqnr_db = squared_error_of, sqnr_of
 
 
 def merged(split: NDArray[Any], sources: NDArray[np.uint32]) -> NDArray[Any]:

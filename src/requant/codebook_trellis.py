@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from requant.codebook import (
     FLOAT32,
@@ -80,11 +80,6 @@ class TrellisCodebook:
         return Codebook(self.centroids, points, self.dtype)
 
     @property
-    def bits(self) -> int:
-        """Whole bits that an index takes."""
-        return (len(self.table) - 1).bit_length()
-
-    @property
     def counts(self) -> NDArray[np.int64]:
         """(K,) how often each index occurs."""
         return counts_of(self.indices, len(self.table))
@@ -98,17 +93,7 @@ class TrellisCodebook:
         """Some of the values of `dense`, flat."""
         return self.centroids.astype(self.dtype)[self._points.reshape(-1)[part]]
 
-    def dense(self) -> NDArray[Any]:
-        """The tensor."""
-        return dense_of(self)
-
-    def squared_error(self, values: ArrayLike) -> float:
-        """Sum of squared differences to `values` (the tensor's shape), in float64."""
-        return squared_error_of(self, values)
-
-    def sqnr_db(self, values: ArrayLike) -> float:
-        """Signal to quantization noise in decibels."""
-        return sqnr_of(self, values)
+    dense, squared_error, sqnr_db = dense_of, squared_error_of, sqnr_of
 
 
 def row_count(shape: tuple[int, ...]) -> int:

@@ -81,7 +81,7 @@ def test_factors_come_back_from_their_file(storage: str, settings: dict[str, Any
     rule = {"kind": "weight", "centroids": 8, "rank": 4, **settings}
     student = compress(model, [rule], torch.zeros(1, 24))
     book: Any = student.codebooks["0.weight"]
-    assert (type(book), book.rank, book.shape) == (FactoredCodebook, 4, (40, 24))
+    assert (type(book), book.inner.shape, book.shape) == (FactoredCodebook, (64, 4), (40, 24))
     report = archive.save(tmp_path / "small.h5", student.model, student.codebooks, storage=storage)
     assert report.parts["indices"] < 24 * 40 / 2
     stored = archive.read(tmp_path / "small.h5")

@@ -81,7 +81,6 @@ def test_an_index_stands_for_its_entry_or_for_the_middle_above_it() -> None:
     assert book.centroids.tolist() == [-2, -1, 0, 2, 4]
     # low bits 1 1 1 0 0 0: parities 0, 0, 1, 1^0^1 = 0, 0^0^1 = 1, 1^1^0 = 0
     assert book.dense().tolist() == [[0, 0, 2, -2, -1, -2]]
-    assert book.bits == 2
     assert book.counts.tolist() == [3, 3, 0]
     assert book.entropy_bits == 1
 

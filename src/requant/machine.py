@@ -41,6 +41,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def worker_threads() -> int:
+    """As many as torch and BLAS would take: OMP_NUM_THREADS, which a sweep's launcher sets, or the cores."""
+    asked = os.environ.get(THREADS[0], "")
+    return int(asked) if asked.isdecimal() and int(asked) else cores()
+
+
 def use_threads(number: int | None) -> None:
     """Use so many CPU threads, and the processes that are started from here too; None: leave it."""
     import torch

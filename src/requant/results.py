@@ -175,6 +175,21 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
     return flat
 
 
+def provenance(result: Mapping[str, Any]) -> dict[str, Any]:
+    """By what a result was computed, as columns."""
+    versions, machine = result["versions"], result["machine"]
+    return {
+        "hash": result["hash"],
+        "git": result["git"],
+        "versions": " ".join(f"{name}={versions[name]}" for name in ("requant", "python", "torch", "numpy", "h5py")),
+        "machine": f"{machine['cpu']}, {machine['threads']} threads",
+    }
+
+
+TEXT = {"layers": str, "hash": str, "git": str}
+"""Columns of tables that look like numbers and are none."""
+
+
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings with dotted keys, as they are typed: {"model.name": ...}.
 

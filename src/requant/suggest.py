@@ -1,7 +1,7 @@
-"""The right name near a wrong one, for messages."""
+"""Names in messages: the right one near a wrong one, and the first of many."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
@@ -11,3 +11,9 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; there are: {', '.join(names)}" if 0 < len(names) <= 20 else ""
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first of these names, and how many there are beside."""
+    shown = ", ".join(names[:most]) or "none"
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -92,7 +92,7 @@ def test_a_limit_mixes_classes(tree: Path) -> None:
 
 def test_foreign_folders_are_named(tree: Path) -> None:
     (tree / "n01440765").mkdir()
-    with pytest.raises(DataError, match="no ImageNet class: n01440765; did you mean n0144076"):
+    with pytest.raises(DataError, match="no ImageNet class: n01440765; did you mean 'n0144076"):
         data.labelled("imagenet", "test", SMALL, root=str(tree))
 
 

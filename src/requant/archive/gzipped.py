@@ -5,7 +5,6 @@ index. Level 6, gzip's own default: 4 million values spread evenly over 32 centr
 level 4 (five times faster) and 7.1 at level 9 (four times slower). Chunks of about 1 MiB are compressed in parallel.
 """
 
-import os
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from requant.archive.report import TensorBytes
 from requant.clustering.assign import assign
 from requant.codebook import Codebook, index_dtype
 from requant.errors import ArchiveError
+from requant.machine import worker_threads
 
 LEVEL = 6
 CHUNK_BYTES = 1 << 20
@@ -34,7 +34,7 @@ def write(file: h5py.File, manifest: Manifest, contents: Contents) -> dict[str, 
     codebooks = [tensor for tensor in contents.values() if isinstance(tensor, Codebook)]
     centroids = np.concatenate([np.empty(0, "<f4"), *(codebook.centroids for codebook in codebooks)])
     file.create_dataset(CENTROIDS, data=centroids.astype("<f4"), track_times=False)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(worker_threads()) as pool:
         for entry in manifest.tensors:
             _write_tensor(file, entry, contents[entry.name], pool)
     return _measured(file, manifest)

@@ -22,7 +22,7 @@ from requant.archive.storages import BY_NAME, reading
 from requant.codebook_forms import AnyCodebook
 from requant.errors import ArchiveError, UserError
 from requant.finite import count_not_finite
-from requant.suggest import did_you_mean
+from requant.suggest import did_you_mean, some
 
 LARGE = 1 << 22  # bytes of a file from which a network is built without drawing weights: that costs 20 us a function
 
@@ -147,8 +147,8 @@ def _require_fit(tensors: Mapping[str, AnyCodebook | NDArray[Any]], state: Mappi
     missing, unexpected = sorted(set(state) - set(tensors)), sorted(set(tensors) - set(state))
     if missing or unexpected:
         raise ArchiveError(
-            f"{path} holds another network: of the model's tensors it lacks {_some(missing)}; "
-            f"it has {_some(unexpected)} beyond them"
+            f"{path} holds another network: of the model's tensors it lacks {some(missing, 3)}; "
+            f"it has {some(unexpected, 3)} beyond them"
         )
     for name, tensor in tensors.items():
         found = _form(tensor)
@@ -159,7 +159,3 @@ def _require_fit(tensors: Mapping[str, AnyCodebook | NDArray[Any]], state: Mappi
 
 def _form(tensor: AnyCodebook | NDArray[Any]) -> tuple[tuple[int, ...], str]:
     return tensor.shape, tensor.dtype.name
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"

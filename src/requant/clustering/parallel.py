@@ -1,12 +1,13 @@
 """Work on the parts of a large array, some at a time: numpy lets go of the interpreter's lock inside each step."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from requant.machine import worker_threads
 
 T = TypeVar("T")
 WIDE = 1 << 20  # values of a part whose result is itself large
@@ -20,7 +21,7 @@ def map_parts(function: Callable[[slice], T], size: int, chunk: int | None = Non
     """
     chunk = chunk or CHUNK
     parts = [slice(start, min(start + chunk, size)) for start in range(0, size, chunk)]
-    threads = min(len(parts), _threads())
+    threads = min(len(parts), worker_threads())
     if threads <= 1:
         yield from map(function, parts)
         return
@@ -35,9 +36,3 @@ def ends(values: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
     parts = list(map_parts(lambda part: (values[part].min(), values[part].max()), values.size))
     lows, highs = zip(*parts, strict=True)
     return np.min(lows), np.max(highs)
-
-
-def _threads() -> int:
-    """As many as torch and BLAS would take: OMP_NUM_THREADS, which the sweep launcher sets, or the cores."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1

@@ -1,11 +1,11 @@
 """What the settings of a set of images may be."""
 
-import difflib
 from collections.abc import Collection
 
 from requant.data.pixels import interpolation
 from requant.errors import ConfigError
 from requant.preprocessing import Preprocessing
+from requant.suggest import did_you_mean
 
 _EMBEDDED = ("digits", "mnist5k", "photos")
 
@@ -13,9 +13,7 @@ _EMBEDDED = ("digits", "mnist5k", "photos")
 def check_name(name: str, known: Collection[str], setting: str) -> None:
     """Refuse a name that does not exist, with the nearest that does."""
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        advice = f"did you mean {near[0]}?" if near else "set one of these."
-        raise ConfigError(f"{setting} is {name!r}; {advice} There is: {', '.join(sorted(known))}")
+        raise ConfigError(f"{setting} is {name!r}{did_you_mean(name, sorted(known))}")
 
 
 def check_shared(name: str, root: str | None, limit: int | None, preprocessing: Preprocessing, group: str) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from requant.errors import DataError
+from requant.machine import worker_threads
 from requant.progress import bar
+from requant.suggest import some
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 _CHUNK = 1024
@@ -79,7 +81,7 @@ def _outcomes(
         except Exception as error:  # decoders raise many kinds on damaged files; each means unreadable
             return error
 
-    with ThreadPoolExecutor() as pool, bar() as progress:
+    with ThreadPoolExecutor(worker_threads()) as pool, bar() as progress:
         task = progress.add_task(title, total=len(paths))
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
@@ -88,9 +90,8 @@ def _outcomes(
 
 
 def _report(failures: dict[Path, Exception], total: int) -> None:
-    named = [f"{path} ({error})" for path, error in list(failures.items())[:_NAMED]]
-    more = f" and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
-    message = f"{len(failures)} of {total} image files cannot be read: {', '.join(named)}{more}"
+    named = some([f"{path} ({error})" for path, error in failures.items()], _NAMED)
+    message = f"{len(failures)} of {total} image files cannot be read: {named}"
     if len(failures) == total:
         raise DataError(f"{message}; supply images that are whole")
     warnings.warn(f"{message}; they are skipped", stacklevel=2)

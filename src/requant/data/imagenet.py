@@ -1,6 +1,5 @@
 """ImageNet (ILSVRC 2012) as a tree <wnid>/<image files>, or any part of it."""
 
-import difflib
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from requant.data.pictures import FilePictures
 from requant.data.randomness import chosen
 from requant.errors import DataError
 from requant.preprocessing import Preprocessing
+from requant.suggest import did_you_mean, some
 
 CLASSES = 1000
 _TRAINING_SCALE = (0.08, 1.0)
@@ -80,15 +80,13 @@ def _check_names(folder: Path, index: dict[str, int], setting: str) -> None:
     if not names:
         raise DataError(f"{folder} holds no class folders; set {setting}=<folder of folders named by wnid>")
     if foreign := [name for name in names if name not in index]:
-        shown = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
         raise DataError(
-            f"{folder} holds folders that are no ImageNet class: {shown}; {_advice(folder, foreign, index)}"
+            f"{folder} holds folders that are no ImageNet class: {some(foreign, 5)}{_advice(folder, foreign, index)}"
         )
 
 
 def _advice(folder: Path, foreign: list[str], index: dict[str, int]) -> str:
     for name in foreign:
         if any(path.name in index for path in (folder / name).iterdir()):
-            return f"did you mean {folder / name}?"
-    near = difflib.get_close_matches(foreign[0], index, n=1)
-    return f"did you mean {near[0]}?" if near else "name each folder by its wnid, such as n01440764"
+            return f"; did you mean {folder / name}?"
+    return did_you_mean(foreign[0], index) or "; name each folder by its wnid, such as n01440764"

@@ -8,10 +8,8 @@ import pandas as pd
 
 from requant.errors import UserError
 from requant.layout import POINTS, RESULT
-from requant.results import STAGES, read_result
+from requant.results import STAGES, TEXT, provenance, read_result
 
-TEXT = {"layers": str, "hash": str, "git": str}
-"""Columns that look like numbers."""
 NEW_CROPS = ", new crops"
 """Behind the name of a way: its unlabeled images are others in every epoch."""
 _BY_EPOCHS = ("proposed", "codebook")
@@ -75,7 +73,7 @@ def way_of(config: Mapping[str, Any], stage: str) -> str:
 
 def origin(result: Mapping[str, Any]) -> dict[str, Any]:
     """What a row needs so that it can be traced to its run."""
-    config, versions, machine = result["config"], result["versions"], result["machine"]
+    config = result["config"]
     return {
         "centroids": config["centroids"],
         "seed": config["seed"],
@@ -83,8 +81,5 @@ def origin(result: Mapping[str, Any]) -> dict[str, Any]:
         "model": config["model"]["name"],
         "data": config["data"]["name"],
         "unlabeled": config["unlabeled"]["name"],
-        "hash": result["hash"],
-        "git": result["git"],
-        "versions": " ".join(f"{name}={versions[name]}" for name in ("requant", "python", "torch", "numpy", "h5py")),
-        "machine": f"{machine['cpu']}, {machine['threads']} threads",
+        **provenance(result),
     }

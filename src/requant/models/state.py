@@ -1,7 +1,7 @@
 """State dicts from files: read without running code, and checked against the network they are for."""
 
 import pickle
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from requant.errors import WeightsError
-from requant.suggest import did_you_mean
+from requant.suggest import did_you_mean, some
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 NAMES_SHOWN = 3
@@ -77,7 +77,8 @@ def require_fit(state: Mapping[str, Tensor], model: nn.Module, source: str) -> N
     unexpected = sorted(name for name in state if name not in expected)
     if missing or unexpected:
         raise WeightsError(
-            f"the weights {source} do not fit the network: missing {_some(missing)}; unexpected {_some(unexpected)}; "
+            f"the weights {source} do not fit the network: missing {some(missing, NAMES_SHOWN)}; "
+            f"unexpected {some(unexpected, NAMES_SHOWN)}; "
             "check model.name and the other model settings"
         )
     for name, tensor in state.items():
@@ -92,10 +93,3 @@ def _problems(tensor: Tensor, expected: Tensor) -> Iterator[str]:
         yield f"has type {tensor.dtype}, not {expected.dtype}"
     elif not tensor.to(expected.dtype).isfinite().all():
         yield f"has values that are NaN or infinite in {expected.dtype}; train or fetch the weights again"
-
-
-def _some(names: Collection[str]) -> str:
-    if not names:
-        return "none"
-    shown = ", ".join(list(names)[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

@@ -9,11 +9,9 @@ import pandas as pd
 from requant.errors import UserError
 from requant.files import write_text
 from requant.progress import bar
+from requant.results import TEXT
 from requant.sensitivity.grid import Point
 from requant.sensitivity.study import Measured, Study
-
-TEXT = {"layers": str, "hash": str, "git": str}
-"""Columns that look like numbers."""
 
 
 class Table:

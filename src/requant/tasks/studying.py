@@ -10,7 +10,7 @@ from requant.layout import POINTS
 from requant.models import example_input
 from requant.plan import described
 from requant.report import print_result
-from requant.results import write_result
+from requant.results import provenance, write_result
 from requant.sensitivity import Study, Table, grid, measure_all
 from requant.tasks.common import forms, header, timed
 
@@ -47,7 +47,7 @@ def measure_sensitivity(settings: Config, folder: Path) -> Path:
 
 def _shared_columns(header: dict[str, Any], study: Study) -> dict[str, Any]:
     """Where a point's row comes from."""
-    config, versions, machine = header["config"], header["versions"], header["machine"]
+    config = header["config"]
     return {
         "teacher_correct": study.teacher.correct,
         "original_bytes": study.original_bytes,
@@ -58,8 +58,5 @@ def _shared_columns(header: dict[str, Any], study: Study) -> dict[str, Any]:
         ),
         "storage": config["storage"]["method"],
         "seed": config["seed"],
-        "hash": header["hash"],
-        "git": header["git"],
-        "versions": " ".join(f"{name}={versions[name]}" for name in ("requant", "python", "torch", "numpy", "h5py")),
-        "machine": f"{machine['cpu']}, {machine['threads']} threads",
+        **provenance(header),
     }

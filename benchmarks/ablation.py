@@ -9,7 +9,6 @@ every other step is made to have it (clusters by the bits of their indices, plan
 experiments/ablation/<network>.csv as they are found; those that are there are skipped.
 """
 
-import argparse
 import copy
 import tempfile
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from torch import nn
 
+from benchmarks.arguments import command_line
 from benchmarks.frontier import EXPERIMENTS, NETWORKS, Job, Network, Point, crops, job_of, measure, read
 from requant import archive
 from requant.auto import Grids, grids_for, in_units
@@ -153,7 +153,7 @@ def draw() -> None:
 
 def main() -> None:
     """Measure what is missing, then draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("network", nargs="?", choices=list(NETWORKS))
     parser.add_argument("--images", help="imagenet: the validation tree")
     parser.add_argument("--photographs", help="the folder of unlabeled images")

@@ -11,7 +11,6 @@ where its indices are the same, and the original ones at the quantization step w
 clustering's. Rates are medians of `ROUNDS`, all ways in turn; what takes longer than a minute is done once.
 """
 
-import argparse
 import csv
 import json
 import statistics
@@ -32,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.arguments import command_line
 from benchmarks.frontier import NETWORKS
 from requant import archive
 from requant.auto import on_grid
@@ -293,7 +293,7 @@ def _files(architecture: Architecture, k: int, folder: Path) -> list[Path]:
 def main() -> None:
     """Measure and show."""
     warnings.filterwarnings("ignore")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("what", choices=("sizes", "load", "show"))
     parser.add_argument("networks", nargs="*", default=list(NETWORKS), metavar="network")
     parser.add_argument("--clusterings", nargs="*", default=list(CLUSTERINGS))

@@ -22,6 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import command_line
 from benchmarks.clusterers import CLUSTERERS, MODULES, why_not
 from benchmarks.clustering_data import DATA
 
@@ -37,7 +38,7 @@ Row: TypeAlias = tuple[str, int, dict[str, float] | str]
 
 def main() -> None:
     """Measure all, one set of arrays after another, and show a table for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--data", action="append", choices=list(DATA))
     parser.add_argument("--centroids", action="append", type=int)
     parser.add_argument("--methods", action="append", choices=list(CLUSTERERS))

@@ -11,7 +11,6 @@ Rows go to experiments/damage/<storage>.csv batch by batch; what is there is not
 draws the same changes.
 """
 
-import argparse
 import csv
 import hashlib
 import os
@@ -32,6 +31,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import nn
 
+from benchmarks.arguments import command_line
 from requant.archive import STORAGES, Archive, envelope, read, save, shortened
 from requant.codebook import Codebook
 from requant.codebook_trellis import TrellisCodebook
@@ -218,7 +218,7 @@ def show(folder: Path) -> int:
 
 def main() -> None:
     """Do what is missing, and show."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--tries", type=int, default=100_000)
     parser.add_argument("--forged", type=int, default=2_000)
     parser.add_argument("--folder", type=Path, default=FOLDER)

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import command_line
 from requant import archive
 from requant.compression import compress
 from requant.exporting import export_onnx
@@ -45,6 +46,7 @@ print(json.dumps([1000 * loaded, peak / 1024, 1000 * sorted(times)[10]]))
 
 def main() -> None:
     """Export, measure, show."""
+    command_line(__doc__).parse_args()
     model = build(ARCHITECTURE)
     load_weights(model, "imagenet", ARCHITECTURE)
     with tempfile.TemporaryDirectory() as name:

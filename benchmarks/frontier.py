@@ -9,7 +9,6 @@ drawn. Only `ours` looks at images (the photographs, without labels). coremltool
 --no-deps nncodec, and opencv-python-headless.
 """
 
-import argparse
 import csv
 import tempfile
 import time
@@ -25,6 +24,7 @@ from matplotlib.ticker import LogLocator
 from rich.console import Console
 from torch import Tensor, nn
 
+from benchmarks.arguments import command_line
 from benchmarks.frontier_peers import coremltools, nncodec, whole_numbers
 from requant import archive, data
 from requant.auto import grids_for, in_units
@@ -258,7 +258,7 @@ def draw(path: Path, name: str) -> None:
 
 def main() -> None:
     """Measure what is missing, then draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("network", choices=list(NETWORKS))
     parser.add_argument("--images", help="imagenet: the validation tree")
     parser.add_argument("--photographs", help="the folder of unlabeled images; without it, only draw")

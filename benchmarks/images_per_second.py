@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import command_line
 from requant.compression import compress
 from requant.machine import cpu
 from requant.models import Architecture, build, example_input
@@ -27,6 +28,7 @@ STEPS = 5
 
 def main() -> None:
     """Measure both, show."""
+    command_line(__doc__).parse_args()
     torch.set_num_threads(1)
     table = Table("network", "teacher's outputs, images/s", "retraining, images/s", "ratio")
     for name, (layers, k) in PLANS.items():

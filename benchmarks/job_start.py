@@ -21,6 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import command_line
+
 ROOT = Path(__file__).parents[1]
 SMALL = ("data.train_limit=600", "data.limit=200", "unlabeled.limit=200", "teacher.epochs=2", "retrain@baseline=none")
 STARTS = 3
@@ -122,4 +124,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["one"]:
         print(json.dumps(one(sys.argv[2:])))
     else:
-        main(*sys.argv[1:2] or ["both"])
+        parser = command_line(__doc__)
+        parser.add_argument("what", nargs="?", choices=("starts", "sweeps", "both"), default="both")
+        main(parser.parse_args().what)

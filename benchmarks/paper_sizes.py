@@ -19,6 +19,7 @@ from rich.table import Table
 from safetensors.numpy import load_file
 from torch import nn
 
+from benchmarks.arguments import command_line
 from requant import archive
 from requant.clustering import cluster
 from requant.codebook import Codebook
@@ -52,6 +53,7 @@ def gzip_bits(values: NDArray[np.float32], folder: Path, method: str | None) -> 
 
 def main() -> None:
     """Measure and show."""
+    command_line(__doc__).parse_args()
     table = Table(
         "weights", "n", "as they are", *(f"{m}: gzip (entropy)" for m in METHODS), title=f"bits a weight, k = {K}"
     )

@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.arguments import command_line
+
 RULES = [{"layers": "14-15", "kind": "weight", "centroids": 32}, {"kind": "bias", "centroids": 1}]
 
 
@@ -49,5 +51,7 @@ if __name__ == "__main__":
     if len(sys.argv) == 3 and sys.argv[1] == "--one":
         measure(sys.argv[2])
     else:
-        for name in sys.argv[1:] or ["packed", "gzip"]:
+        parser = command_line(__doc__)
+        parser.add_argument("storage", nargs="*", default=["packed", "gzip"])
+        for name in parser.parse_args().storage:
             subprocess.run([sys.executable, "-m", "benchmarks.quantize_vgg16", "--one", name], check=True)

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import command_line
 from requant.webpage import write_page
 
 TIMES = 7
@@ -24,6 +25,7 @@ DRAWN = "new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
 
 def main() -> None:
     """Write the pages, open them, show."""
+    command_line(__doc__).parse_args()
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
     write_runs = import_module("made_runs").write_runs
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -7,7 +7,6 @@ reuse saves. Seconds are computing time on one thread, of evaluating alone: clus
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Iterable
 
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.arguments import command_line
 from requant.data import loader
 from requant.data.arrays import ArrayImages
 from requant.data.pairs import LabelledPairs
@@ -71,4 +71,6 @@ def _seconds(teacher: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> fl
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+    parser = command_line(__doc__)
+    parser.add_argument("images", nargs="?", type=int, default=1000)
+    main(parser.parse_args().images)

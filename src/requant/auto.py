@@ -166,6 +166,7 @@ def grids_for(
         seed: of what is drawn.
 
     """
+    count = min(count, len(images))
     first = grids(model, example, batches_of(images, count, 1), seed)
     return measured(first, step_of(first, target(first)), batches_of(images, count, min(BATCH, max(1, count // 4))))
 
@@ -181,7 +182,7 @@ def on_grid(weight: Tensor, width: float) -> Codebook:
     reach = next(r for r in REACHES if r >= np.abs(steps).max())
     places = np.arange(-reach, reach + 1)
     indices: Any = (steps + reach).astype(index_dtype(places.size))
-    return Codebook((places * width).astype(np.float32), indices)
+    return Codebook(places.astype(np.float32) * np.float32(width), indices, values.dtype)
 
 
 def in_units(

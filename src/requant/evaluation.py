@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from requant.errors import DataError
 from requant.modes import evaluating
+from requant.scores import scores
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -60,14 +61,20 @@ def _outputs(models: list[nn.Module], batches: Batches) -> tuple[list[Tensor], T
         for images_NCHW, labels_N in batches:
             labels.append(labels_N.cpu())
             for model, found in zip(models, logits, strict=True):
-                found.append(model(images_NCHW.to(next(model.parameters()).device)).float().cpu())
+                found.append(scores(model, images_NCHW.to(next(model.parameters()).device)).float().cpu())
     if not labels:
         raise DataError("no images to measure on: the test set is empty")
     return [torch.cat(found) for found in logits], torch.cat(labels)
 
 
 def score(logits_NC: Tensor, labels_N: Tensor, teacher_NC: Tensor | None = None) -> Accuracy:
-    """Counts and distances from logits. Ties go to the lower class index, in top-1 as in top-5."""
+    """Counts and distances from logits. Ties go to the lower class index, in top-1 as in top-5.
+
+    Raises:
+        DataError: for outputs that are no numbers.
+
+    """
+    _check_numbers(logits_NC)
     ranks_NC = logits_NC.argsort(dim=1, descending=True, stable=True)
     hits_N = ranks_NC[:, 0] == labels_N
     n, correct = len(labels_N), int(hits_N.sum())
@@ -79,8 +86,18 @@ def score(logits_NC: Tensor, labels_N: Tensor, teacher_NC: Tensor | None = None)
 def _distances(logits_NC: Tensor, teacher_NC: Tensor) -> tuple[float, float]:
     same = int((logits_NC.argmax(1) == teacher_NC.argmax(1)).sum())
     student, teacher = logits_NC.double().log_softmax(1), teacher_NC.double().log_softmax(1)
-    kl = (teacher.exp() * (teacher - student)).sum(1).mean()
-    return same / len(logits_NC), max(0.0, float(kl))
+    shares = teacher.exp()
+    kl = torch.where(shares > 0, shares * (teacher - student), 0.0).sum(1).mean()  # a class may be ruled out: -inf
+    return same / len(logits_NC), float(kl.clamp(min=0))
+
+
+def _check_numbers(logits_NC: Tensor) -> None:
+    bad = int(logits_NC.double().log_softmax(1).isnan().any(1).sum())
+    if bad:
+        raise DataError(
+            f"the outputs on {bad} of {len(logits_NC)} images are no numbers (NaN or infinite): where a training "
+            "diverged, lower its learning_rate; else check the weights and the images"
+        )
 
 
 def _worst_class(hits_N: Tensor, labels_N: Tensor) -> dict[str, float]:

@@ -21,6 +21,7 @@ class Recipe:
     learning_rate: float = 0.02
     """The highest rate of the schedule."""
     momentum: float = 0.9
+    """sgd; one_cycle lets it (Adam's first moment too) fall and rise again, up to half of its distance from 1 away."""
     weight_decay: float = 0.0
     schedule: str = "one_cycle"
     """one_cycle, cosine, constant."""

@@ -15,9 +15,11 @@ from requant.errors import UserError
 from requant.modes import evaluating
 from requant.progress import console
 from requant.reconstruction import best_damping, reconstruct
+from requant.scores import scores
 
 TOLERANCE, RECONSTRUCTED = 2e-3, 1e-2  # of the size wanted
-ROUNDS = 6
+ROUNDS, RECONSTRUCTIONS = 16, 6
+FAR, LEAST_SHARE = 16.0, 0.05  # of steps between which a size is looked for
 FIRST_BITS, MOST_BITS, LEAST_BITS = 3.0, 7.0, 0.5  # a weight, where a drop is aimed at
 CLOSE_BITS = 0.1
 
@@ -51,7 +53,7 @@ def fit_size(
     step, reconstructed = step_of(grids, target), _Reconstruction(grids, batches, damping, trellis)
     sizes: dict[float, int] = {}
     nearest: tuple[int, Compressed] | None = None
-    while len(sizes) < ROUNDS and step not in sizes:
+    while len(sizes) < (RECONSTRUCTIONS if batches else ROUNDS) and step not in sizes:
         plain = grids.at(step)
         found = reconstructed(plain)
         sizes[step] = true = size(found)
@@ -59,25 +61,30 @@ def fit_size(
             nearest = true, found
         if abs(true - target) <= tolerance * target:
             return found
-        wanted = target - (true - entropy_bytes(plain))
-        if wanted <= 0:
+        wanted = max(0.0, target - (true - entropy_bytes(plain)))  # what is not on grids may be less with wider steps
+        step = _between(sizes, target) or step_of(grids, wanted)
+        if not wanted and step in sizes:
             raise UserError(
-                f"a file of {target:,} bytes cannot be had: what is not on grids takes {target - wanted:,.0f}; "
+                f"a file of {target:,} bytes cannot be had: with nothing left on grids it has {min(sizes.values()):,}; "
                 "set a greater target.size_mb or a smaller target.reduction"
             )
-        step = _between(sizes, target) or step_of(grids, wanted)
     assert nearest is not None
     console.print(f"  {nearest[0]:,} bytes are the nearest to {target:,} that was found", highlight=False)
     return nearest[1]
 
 
 def _between(sizes: Mapping[float, int], target: int) -> float | None:
-    """The step between the nearest size on either side, as a power of it; None: all sizes lie on one side."""
-    sides = [{step: true for step, true in sizes.items() if (true > target) == above} for above in (True, False)]
-    if not all(sides):
+    """A step between the widest that makes too much and the narrowest, wider than it, that does not; None: no such two.
+
+    Where a power of the step would have the size; in the middle while the two are far apart, as sizes may stand still.
+    """
+    narrow = max((step for step, true in sizes.items() if true > target), default=math.inf)
+    wide = min((step for step, true in sizes.items() if true <= target and step > narrow), default=math.inf)
+    if math.isinf(wide):
         return None
-    (step, true), (other, others) = (min(side.items(), key=lambda pair: abs(pair[1] - target)) for side in sides)
-    return float(step * (other / step) ** (math.log(true / target) / math.log(true / others)))
+    share = math.log(sizes[narrow] / target) / math.log(sizes[narrow] / sizes[wide])
+    share = min(max(share, LEAST_SHARE), 1 - LEAST_SHARE) if wide / narrow < FAR else 0.5
+    return float(narrow * (wide / narrow) ** share)
 
 
 class _Reconstruction:
@@ -101,6 +108,7 @@ def fit_drop(
     grids: Grids,
     most: float,
     held_out: Sequence[Tensor],
+    stored: Callable[[Compressed], nn.Module],
     batches: Sequence[Tensor] = (),
     damping: float | None = None,
     trellis: bool = False,
@@ -115,6 +123,7 @@ def fit_drop(
         grids: of the network.
         most: the share of the images, 0 to 1.
         held_out: batches (N, C, H, W) without labels, which nothing else looked at.
+        stored: what will come back from the file of what is made: that is what is measured.
         batches: images without labels; where there are any the network is reconstructed on them.
         damping: as for `fit_size`.
         trellis: as for `fit_size`.
@@ -135,7 +144,7 @@ def fit_drop(
     while found is None or high - low > CLOSE_BITS:
         plain = grids.at(step_of(grids, bits * values / 8))
         tried = reconstructed(plain)
-        dropped = float((_top1(tried.model, held_out) != wanted).float().mean())
+        dropped = float((_top1(stored(tried), held_out) != wanted).float().mean())
         console.print(f"  {bits:.2f} bits a weight: another class on {dropped:.2%} of {len(wanted)} held-out images")
         if dropped <= most:
             found, high = tried, bits
@@ -156,4 +165,4 @@ def fit_drop(
 
 def _top1(model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
     with evaluating(model), torch.inference_mode():
-        return torch.cat([model(batch).argmax(1) for batch in batches])
+        return torch.cat([scores(model, batch).argmax(1) for batch in batches])

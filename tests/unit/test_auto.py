@@ -1,5 +1,6 @@
 """plan=auto: grids, and the sizes and drops that they are made to meet."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from test_config import settings
-from test_reconstruction import images, small
+from test_reconstruction import TensorImages, images, small
 from torch import Tensor, nn
 
 from requant import targets
 from requant.archive import load, save
-from requant.auto import Grids, grids, in_units, measured, on_grid, step_of
+from requant.auto import Grids, grids, grids_for, in_units, measured, on_grid, step_of
 from requant.compression import Compressed, check_placed
 from requant.errors import UserError
 from requant.reconstruction import reconstruct
@@ -97,7 +98,7 @@ def test_a_given_damping_is_used_and_none_is_searched(monkeypatch: pytest.Monkey
     weights = [compressed.model.get_parameter("grouped.weight") for compressed in made]
     assert not torch.equal(weights[0], weights[1])
     assert torch.equal(weights[1], weights[2])
-    fit_drop(found, 0.3, [images(80, seed=7)], batches, 0.1)
+    fit_drop(found, 0.3, [images(80, seed=7)], as_it_is, batches, 0.1)
 
 
 def test_measured_steps_are_finer_where_the_outputs_move_more() -> None:
@@ -202,6 +203,77 @@ def test_weights_that_cannot_be_followed_are_on_grids_too() -> None:
     assert float((made - wanted).norm()) < 0.3 * float(wanted.norm())
 
 
+def as_it_is(compressed: Compressed) -> nn.Module:
+    return compressed.model
+
+
+def test_a_drop_is_that_of_what_comes_back_from_the_file() -> None:
+    found, held_out = example_grids(), [images(80, seed=7)]
+    measured_on = []
+
+    def ruined(compressed: Compressed) -> nn.Module:
+        model = copy.deepcopy(compressed.model)
+        model.fc.weight.data.neg_()
+        model.fc.bias.data.neg_()
+        measured_on.append(model)
+        return model
+
+    with pytest.raises(UserError, match=r"target\.max_drop"):
+        fit_drop(found, 0.01, held_out, ruined)
+    assert measured_on
+
+
+def test_a_batch_norm_behind_two_layers_is_left_alone() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+            self.norm, self.fc = nn.BatchNorm2d(8), nn.Linear(8, 10)
+
+        def forward(self, batch: Tensor) -> Tensor:
+            found = F.relu(self.norm(self.one(batch)))
+            return self.fc(F.relu(self.norm(self.two(found))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = Twice().eval()
+    nn.init.uniform_(model.norm.running_var, 0.5, 2)
+    nn.init.uniform_(model.norm.weight, 0.5, 2)
+    batches = [images(16, seed=s) for s in range(4)]
+    found = grids(model, torch.zeros(1, 3, 16, 16), images(8).split(1))
+    assert [layer.norm for layer in found.layers] == [None, None, None]
+    rounded = found.at(0.02)
+    units, _ = in_units(found, rounded.model, rounded.codebooks)
+    student, books = reconstruct(found.base, rounded.codebooks, batches, 0.1)
+    check_placed(student, books)
+    with torch.no_grad():
+        wanted, plain, stored, made = (m(batches[0]) for m in (model, rounded.model, units, student))
+        assert torch.equal(student.norm.weight, found.base.norm.weight)
+    assert float((stored - wanted).norm()) < 1.2 * float((plain - wanted).norm()) + 0.02 * float(wanted.norm())
+    assert float((made - wanted).norm()) < float((plain - wanted).norm())
+
+
+def test_fewer_images_than_a_batch_are_enough_for_a_plan() -> None:
+    pictures = TensorImages(images(20))
+    example = torch.zeros(1, 3, 16, 16)
+    found = grids_for(small(), example, pictures, 128, lambda _: 1000)
+    assert set(found.widths) == set(example_grids().widths)
+
+
+def test_a_size_is_found_between_sizes_that_stand_still_and_jump() -> None:
+    found = example_grids()
+    seen = []
+
+    def size(compressed: Compressed) -> int:
+        """Falls in steps, and does not change at all where grids are finest."""
+        bits = entropy_bytes(compressed)
+        seen.append(bits)
+        return 59_021 if bits > 250 else 25_086 + 200 * int(bits / 2)
+
+    for target in (40_178, 27_000, 45_000):
+        seen.clear()
+        assert abs(size(fit_size(found, size, target)) - target) <= 400, (target, seen)
+
+
 def test_the_smallest_network_within_a_drop_is_found() -> None:
     model = small()
     with torch.no_grad():
@@ -210,7 +282,7 @@ def test_the_smallest_network_within_a_drop_is_found() -> None:
     found = grids(model, seen[0][:1], list(seen[0].split(1)))
     sizes, drops = [], []
     for most in (0.03, 0.3):
-        compressed = fit_drop(found, most, held_out, seen)
+        compressed = fit_drop(found, most, held_out, as_it_is, seen)
         check_placed(compressed.model, compressed.codebooks)
         changed = [(compressed.model(b).argmax(1) != model(b).argmax(1)).float() for b in held_out]
         drops.append(float(torch.cat(changed).mean()))
@@ -223,11 +295,11 @@ def test_a_drop_that_cannot_be_had_says_what_to_do() -> None:
     model = small()
     found = grids(model, images(1), list(images(4).split(1)))
     with pytest.raises(UserError, match=r"target\.max_drop needs unlabeled images"):
-        fit_drop(found, 0.1, [])
+        fit_drop(found, 0.1, [], as_it_is)
     nn.init.zeros_(found.base.fc.weight)
     found.base.fc.bias.data[:] = torch.arange(10.0) * 1e-4
     found.base.fc.weight.data[0] = 1e-9
-    compressed = fit_drop(found, 0.1, [images(8)])  # the bias alone decides, and is not on a grid
+    compressed = fit_drop(found, 0.1, [images(8)], as_it_is)  # the bias alone decides, and is not on a grid
     assert compressed.codebooks
 
 
@@ -239,8 +311,8 @@ def test_the_finest_grids_are_taken_where_they_do_not_do_but_something_follows(m
         model.fc.bias -= model(held_out[0]).mean(0)  # so that classes differ from image to image
     found = grids(model, images(1), list(images(8).split(1)))
     with pytest.raises(UserError, match=r"max_drop=0\.001.*still get another class"):
-        fit_drop(found, 0.001, held_out)
-    compressed = fit_drop(found, 0.001, held_out, finest=True)
+        fit_drop(found, 0.001, held_out, as_it_is)
+    compressed = fit_drop(found, 0.001, held_out, as_it_is, finest=True)
     values = sum(book.indices.size for book in compressed.codebooks.values())
     assert entropy_bytes(compressed) * 8 / values == pytest.approx(0.55, abs=0.05)
 

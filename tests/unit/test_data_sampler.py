@@ -74,6 +74,21 @@ def test_the_ranks_batches_together_are_a_single_processs_batches(
         assert set(union) == whole
 
 
+@given(st.integers(2, 400), st.integers(1, 4), st.integers(2, 60))
+def test_only_a_batch_of_one_is_left_out_on_any_number_of_ranks(length: int, world: int, size: int) -> None:
+    sampler = data.EpochSampler(length, shuffle=True, drop_last_uneven=True, batch_size=size)
+    for part in shares(sampler, world):
+        each = length // world
+        assert len(part) == each - (each > 1 and each % size == 1)
+        assert each <= 1 or len(batches(part, size)[-1]) > 1
+
+
+def test_the_number_of_ranks_may_be_set_after_the_loader_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = data.loader(images(385), 128, shuffle=True)
+    monkeypatch.setattr("requant.data.sampler._place", lambda: (0, 2))
+    assert [len(batch) for batch in visited(loader, 0)] == [128, 64]
+
+
 @given(st.integers(1, 200), st.integers(1, 5))
 def test_evaluation_is_sharded_without_repeating_or_losing_an_item(length: int, world: int) -> None:
     parts = shares(data.EpochSampler(length, shuffle=False), world)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from requant.errors import DataError
+from requant.errors import DataError, UserError
 from requant.evaluation import evaluate, score
 
 LOGITS = torch.tensor([[3.0, 1.0, 0.0], [0.0, 1.0, 3.0], [0.0, 2.0, 1.0], [5.0, 0.0, 0.0]])
@@ -49,6 +49,42 @@ def test_one_pass_generators_can_be_measured_against_a_teacher() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     batches = ((torch.randn(8, 1, 2, 2), torch.randint(3, (8,))) for _ in range(3))
     assert evaluate(model, batches, teacher=model).n == 24
+
+
+def test_outputs_that_are_no_numbers_are_an_error() -> None:
+    teacher, labels = torch.randn(6, 4), torch.zeros(6, dtype=torch.int64)
+    for value in (float("nan"), float("inf")):
+        broken = teacher.clone()
+        broken[2, 1] = value
+        with pytest.raises(DataError, match="outputs on 1 of 6 images are no numbers"):
+            score(broken, labels, teacher)
+
+
+def test_a_class_may_be_ruled_out() -> None:
+    masked = torch.randn(6, 4)
+    masked[:, 3] = -torch.inf
+    assert score(masked, torch.zeros(6, dtype=torch.int64), masked).kl == 0
+    other = masked.clone()
+    other[:, :3] = masked[:, :3].flip(1)
+    found = score(other, torch.zeros(6, dtype=torch.int64), masked).kl
+    wanted = score(other[:, :3], torch.zeros(6, dtype=torch.int64), masked[:, :3]).kl
+    assert found is not None
+    assert found == pytest.approx(wanted)
+    assert found > 0
+
+
+@pytest.mark.parametrize("outputs", [{"logits": torch.zeros(2, 3)}, torch.zeros(2, 3, 4)])
+def test_outputs_of_another_form_are_an_error(outputs: object) -> None:
+    class Other(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, _: torch.Tensor) -> object:
+            return outputs
+
+    with pytest.raises(UserError, match="wrap it in a module"):
+        evaluate(Other(), [(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))])
 
 
 def test_an_empty_test_set_is_an_error() -> None:

@@ -16,11 +16,16 @@ from requant.reconstruction.graph import Layer
 from requant.reconstruction.least_squares import solved
 from requant.reconstruction.moments import joint_moments
 
+AROUND = ((1, 1), (1, 1))
 GEOMETRIES = {
     "linear": (Layer("w", "b", None), (6, 4), (200, 4)),
     "tokens": (Layer("w", "b", None), (6, 4), (20, 10, 4)),
-    "convolution": (Layer("w", "b", None, (2, 1), (1, 1), (1, 2), convolves=True), (5, 3, 3, 2), (8, 3, 11, 9)),
-    "groups": (Layer("w", "b", None, groups=3, padding=(1, 1), convolves=True), (6, 2, 3, 3), (8, 6, 8, 8)),
+    "convolution": (
+        Layer("w", "b", None, (2, 1), AROUND, (1, 2), convolves=True),
+        (5, 3, 3, 2),
+        (8, 3, 11, 9),
+    ),
+    "groups": (Layer("w", "b", None, groups=3, padding=AROUND, convolves=True), (6, 2, 3, 3), (8, 6, 8, 8)),
     "depthwise": (Layer("w", "b", None, groups=4, convolves=True), (4, 1, 3, 3), (8, 4, 8, 8)),
     "sampled": (Layer("w", "b", None, convolves=True), (4, 2, 1, 1), (40, 2, 64, 64)),
 }
@@ -29,7 +34,8 @@ GEOMETRIES = {
 def outputs(layer: Layer, weight: Tensor, bias: Tensor | None, inputs: Tensor) -> Tensor:
     if weight.ndim == 2:
         return F.linear(inputs, weight, bias)
-    return F.conv2d(inputs, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+    height, width = layer.padding
+    return F.conv2d(F.pad(inputs, (*width, *height)), weight, bias, layer.stride, 0, layer.dilation, layer.groups)
 
 
 def made(

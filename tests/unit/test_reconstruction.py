@@ -1,6 +1,8 @@
 """Reconstruction, part by part."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from requant.archive import load, save
 from requant.clustering import cluster
 from requant.codebook import Codebook
-from requant.compression import check_placed, compress
+from requant.compression import check_placed, compress, place
 from requant.errors import UserError
 from requant.models import Architecture, build
-from requant.reconstruction import batches_of, best_damping, reconstruct
+from requant.reconstruction import batches_of, best_damping, layerwise, reconstruct
 from requant.reconstruction.curvature import fisher
 from requant.reconstruction.graph import Layer, Walk, batches_that_fit, layers, side_by_side, trace
 from requant.reconstruction.layerwise import DAMPINGS
@@ -117,9 +120,9 @@ def test_layers_are_found_with_their_geometry_and_norms() -> None:
     model = small()
     found = {layer.weight: layer for layer in layers(model, trace(model)).values()}
     assert found == {
-        "stem.weight": Layer("stem.weight", None, "norm", (2, 2), (1, 1), (1, 1), 1, True),
-        "depthwise.weight": Layer("depthwise.weight", None, "norm2", (1, 1), (2, 2), (2, 2), 8, True),
-        "grouped.weight": Layer("grouped.weight", "grouped.bias", None, (1, 1), (0, 0), (1, 1), 2, True),
+        "stem.weight": Layer("stem.weight", None, "norm", (2, 2), ((1, 1), (1, 1)), (1, 1), 1, True),
+        "depthwise.weight": Layer("depthwise.weight", None, "norm2", (1, 1), ((2, 2), (2, 2)), (2, 2), 8, True),
+        "grouped.weight": Layer("grouped.weight", "grouped.bias", None, (1, 1), ((0, 0), (0, 0)), (1, 1), 2, True),
         "fc.weight": Layer("fc.weight", "fc.bias", None),
     }
 
@@ -139,12 +142,88 @@ def test_a_layer_that_is_called_twice_is_left_out() -> None:
 
 def test_second_moments_are_those_of_the_unfolded_inputs() -> None:
     batches = [images(2, 12), images(1, 12, seed=3)]
-    layer = Layer("w", None, None, stride=(2, 1), padding=(1, 2), dilation=(2, 1))
+    layer = Layer("w", None, None, stride=(2, 1), padding=((1, 1), (2, 2)), dilation=(2, 1))
     found = second_moments(layer, torch.zeros(5, 3, 3, 2), batches)
     rows = [F.unfold(b, (3, 2), dilation=(2, 1), padding=(1, 2), stride=(2, 1)) for b in batches]
     rows = torch.cat([r.transpose(1, 2).reshape(-1, 18) for r in rows])
     assert found.shape == (1, 18, 18)
     assert torch.allclose(found[0], rows.T @ rows / len(rows), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize(("kernel", "dilation"), [(2, 1), (4, 3), ((2, 3), (1, 2))])
+def test_even_kernels_are_padded_as_pytorch_does(kernel: Any, dilation: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, kernel, padding="same", dilation=dilation), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 256, 10)
+    )
+    batches = [images(8, seed=s) for s in range(3)]
+    books = {"0.weight": cluster(model[0].weight.detach().numpy(), 6, "kmeans")}
+    rounded = copy.deepcopy(model)
+    place(rounded, books)
+    student, _ = reconstruct(model, books, batches, 0.01)
+    assert divergence(student, model, batches[0]) < divergence(rounded, model, batches[0])
+
+
+def test_networks_that_write_over_their_images_are_reconstructed_as_those_that_do_not() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, over: bool) -> None:
+            super().__init__()
+            self.inner, self.over = small(), over
+
+        def forward(self, batch: Tensor) -> Tensor:
+            return self.inner(batch.mul_(2).sub_(0.5) if self.over else batch * 2 - 0.5)
+
+    batches, made = [images(8, seed=s) for s in range(3)], []
+    for over in (True, False):
+        model = Scaled(over)
+        books = {"inner.stem.weight": cluster(model.inner.stem.weight.detach().numpy(), 4, "kmeans")}
+        made.append(reconstruct(model, books, batches, 0.01)[0].state_dict())
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+    assert torch.equal(batches[0], images(8, seed=0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_element_types_are_kept(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 10)).to(dtype).eval()
+    batches = [torch.randn(16, 3, 4, 4, dtype=dtype) for _ in range(3)]
+    found = compress(model, [{"kind": "weight", "centroids": 8}], batches[0][:1])
+    student, books = reconstruct(model, found.codebooks, batches, 0.1)
+    save(tmp_path / "a.h5", student, books)
+    back = load(tmp_path / "a.h5", copy.deepcopy(model))
+    assert all(torch.equal(value, back.state_dict()[name]) for name, value in student.state_dict().items())
+    assert student[1].weight.dtype == dtype
+
+
+def test_a_student_without_numbers_is_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([0.5, float("nan"), 0.3, 0.4])
+    monkeypatch.setattr(layerwise, "divergence", lambda *_: next(found))
+    batches = [images(8, seed=s) for s in range(4)]
+    books = {"fc.weight": cluster(small().fc.weight.detach().numpy(), 4, "kmeans")}
+    assert best_damping(small(), books, batches) == layerwise.DAMPINGS[1]
+
+
+def test_nearer_clusters_are_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = iter([0.1, 0.5, 0.3, 0.4])
+    monkeypatch.setattr(layerwise, "divergence", lambda *_: next(found))
+    books = {"fc.weight": cluster(small().fc.weight.detach().numpy(), 4, "kmeans")}
+    best_damping(small(), books, [images(8, seed=s) for s in range(4)])
+    assert "The clusters as they are were nearer" in capsys.readouterr().out
+
+
+def test_outputs_of_another_form_are_refused_by_name() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small()
+
+        def forward(self, batch: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.inner(batch)}
+
+    books = {"inner.fc.weight": cluster(small().fc.weight.detach().numpy(), 4, "kmeans")}
+    with pytest.raises(UserError, match=r"Named gives a dict for 8 images, .* wrap it"):
+        reconstruct(Named(), books, [images(8), images(8)])
 
 
 def test_second_moments_of_groups_and_of_linear_layers() -> None:
@@ -183,8 +262,8 @@ def test_without_correlations_the_nearest_centroid_is_chosen() -> None:
     assert (compensated_indices(weight, torch.zeros(1, 8, 8), centroids, 0.01) == nearest).all()  # nothing comes in
 
 
-@given(seed=st.integers(0, 10_000), values=st.sampled_from([2, 5, 70, 130]), groups=st.sampled_from([1, 3]))
-def test_compensated_errors_are_smaller_in_the_outputs(seed: int, values: int, groups: int) -> None:
+def errors_in_outputs(seed: int, values: int, groups: int) -> tuple[float, float]:
+    """Squared errors of a layer's outputs, its weights rounded to the nearest, and so that errors cancel."""
     random = torch.Generator().manual_seed(seed)
     mixing = torch.randn(groups, values, values, generator=random) / values**0.5
     rows = torch.randn(groups, 400, values, generator=random) @ mixing + torch.randn(groups, 400, 1, generator=random)
@@ -197,8 +276,21 @@ def test_compensated_errors_are_smaller_in_the_outputs(seed: int, values: int, g
         return float((difference @ rows.transpose(1, 2)).square().sum())
 
     nearest = (weight[..., None] - centroids).abs().argmin(-1)
-    found = compensated_indices(weight, moments, centroids, 0.01)
-    assert error(found) <= error(nearest) * 1.5  # not each time, as it looks no further ahead
+    return error(nearest), error(compensated_indices(weight, moments, centroids, 0.01))
+
+
+@given(seed=st.integers(0, 10_000), values=st.sampled_from([70, 130]), groups=st.sampled_from([1, 3]))
+def test_compensated_errors_are_smaller_in_the_outputs(seed: int, values: int, groups: int) -> None:
+    nearest, compensated = errors_in_outputs(seed, values, groups)
+    assert compensated < nearest
+
+
+@pytest.mark.parametrize("values", [2, 5])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_of_few_values_compensated_errors_are_smaller_on_the_mean(values: int, groups: int) -> None:
+    """Not each time, as it looks no further ahead."""
+    found = [errors_in_outputs(seed, values, groups) for seed in range(60)]
+    assert sum(compensated for _, compensated in found) < sum(nearest for nearest, _ in found)
 
 
 def test_inputs_that_do_not_vary_are_rounded_all_the_same() -> None:

@@ -19,6 +19,7 @@ from requant.retraining import predict, retrain, retrain_with_labels
 from requant.retraining.front import inputs_of, trainable_tail
 from requant.retraining.module import Retraining
 from requant.retraining.objectives import MatchTeacher
+from requant.retraining.optimization import optimizer, schedule
 from requant.retraining.trainable import freeze, set_modes
 from requant.retraining.unlabeled import TensorImages
 
@@ -295,3 +296,61 @@ def test_weight_decay_cannot_touch_frozen_tensors() -> None:
     held = {id(p) for group in module.configure_optimizers().param_groups for p in group["params"]}
     assert id(student[5].weight) not in held
     assert len(held) == 4
+
+
+@pytest.mark.parametrize(("asked", "least", "most"), [(0.9, 0.85, 0.95), (0.5, 0.25, 0.75), (0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_one_cycle_turns_about_what_is_asked_for(name: str, asked: float, least: float, most: float) -> None:
+    recipe = Recipe(optimizer=name, momentum=asked)
+    made = optimizer([("w", nn.Parameter(torch.zeros(3)))], recipe, {})
+    rates = schedule(made, recipe, 100)
+    assert rates is not None
+
+    def momentum() -> float:
+        group = made.param_groups[0]
+        return group["momentum"] if name == "sgd" else group["betas"][0]
+
+    seen = []
+    for _ in range(99):
+        seen.append(momentum())
+        made.step()
+        rates.step()
+    if asked == 0:
+        assert set(seen) == {0.0 if name == "sgd" else 0.9}
+    else:
+        assert (min(seen), max(seen)) == pytest.approx((least, most), abs=1e-3)
+        assert seen[0] == most
+
+
+def test_images_seen_are_those_that_were_trained_on() -> None:
+    history = retrain(network(1), network(), images(33), recipe=Recipe(epochs=2, batch_size=16))
+    assert history.images_seen == 2 * 32
+
+
+def test_a_front_keeps_what_its_tail_writes_over() -> None:
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.SiLU(inplace=True), nn.Linear(6, 4))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), head).eval()
+    for parameter in model[1].parameters():
+        parameter.requires_grad_(False)
+    batch = torch.randn(5, 3, 2, 2)
+    tail = trainable_tail(model, batch)
+    assert tail is not None
+    assert torch.equal(tail(inputs_of(tail, model, batch).clone()), model(batch))
+
+
+def test_a_part_of_the_end_that_is_called_twice_has_no_front() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            fc = nn.Linear(6, 6)
+            self.front, self.end = nn.Linear(12, 6), nn.Sequential(nn.ReLU(), fc, nn.ReLU(), fc)
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            return self.end(self.front(batch.flatten(1)))
+
+    model, batch = Shared().eval(), torch.randn(5, 3, 2, 2)
+    for parameter in model.front.parameters():
+        parameter.requires_grad_(False)
+    tail = trainable_tail(model, batch)
+    assert tail is None or torch.equal(tail(inputs_of(tail, model, batch)), model(batch))

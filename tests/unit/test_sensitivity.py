@@ -217,7 +217,9 @@ def test_a_killed_study_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch
 
     def without_seconds(file: Path) -> list[str]:
         header = file.read_text().splitlines()[0].split(",").index("seconds")
-        return [",".join(c for i, c in enumerate(line.split(",")) if i != header) for line in file.open()]
+        return [
+            ",".join(c for i, c in enumerate(line.split(",")) if i != header) for line in file.read_text().splitlines()
+        ]
 
     assert without_seconds(path) == without_seconds(tmp_path / "whole.csv")
 

@@ -14,7 +14,7 @@ from test_auto import example_grids
 from test_reconstruction import images
 from torch import nn
 
-from requant.archive import STORAGES, read, save
+from requant.archive import STORAGES, load, read, save, shortened
 from requant.auto import entropy_bytes, in_units, step_of
 from requant.codebook_trellis import TrellisCodebook
 from requant.compression import check_placed, place
@@ -271,5 +271,19 @@ def test_sizes_and_drops_are_met_on_trellises() -> None:
     made = fit_size(found, lambda compressed: round(entropy_bytes(compressed)) + 500, 700, batches, 0.1, trellis=True)
     assert abs(entropy_bytes(made) + 500 - 700) <= 8
     assert any(isinstance(book, TrellisCodebook) for book in made.codebooks.values())
-    dropped = fit_drop(found, 0.3, [images(80, seed=7)], batches, 0.1, trellis=True)
+    dropped = fit_drop(found, 0.3, [images(80, seed=7)], lambda made: made.model, batches, 0.1, trellis=True)
     check_placed(dropped.model, dropped.codebooks)
+
+
+def test_gzip_refuses_a_trellis_whose_entries_it_cannot_tell_apart(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    table = np.arange(-300, 301, dtype=np.float32)
+    book = TrellisCodebook(table, random.integers(0, 600, (8, 40)).astype(np.uint16))
+    model = nn.Linear(40, 8, bias=False)
+    model.weight.data = torch.from_numpy(book.dense())
+    short, books = shortened(model, {"weight": book}, centroids="bfloat16")
+    for storage in ("packed", "entropy"):
+        save(tmp_path / "a.h5", short, books, storage=storage)
+        assert torch.equal(load(tmp_path / "a.h5", nn.Linear(40, 8, bias=False)).weight, short.weight)
+    with pytest.raises(ArchiveError, match=r"weight's trellis has equal entries.* use storage=packed"):
+        save(tmp_path / "a.h5", short, books, storage="gzip")

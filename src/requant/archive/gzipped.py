@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from requant.archive.content import Contents
 from requant.archive.datasets import open_dataset
-from requant.archive.manifest import DTYPES, Entry, Manifest
+from requant.archive.manifest import DTYPES, TRELLIS, Entry, Manifest
 from requant.archive.report import TensorBytes
 from requant.clustering.assign import assign
 from requant.codebook import Codebook, index_dtype
@@ -74,6 +74,11 @@ def _path(entry: Entry) -> str:
 
 def _write_tensor(file: h5py.File, entry: Entry, tensor: Codebook | NDArray[Any], pool: ThreadPoolExecutor) -> None:
     dtype = DTYPES[entry.dtype]
+    if entry.codes and entry.codes["kind"] == TRELLIS and _repeats(tensor):
+        raise ArchiveError(
+            f"the table of {entry.name}'s trellis has equal entries, which storage=gzip cannot tell apart, as it holds "
+            "values: use storage=packed or entropy, or leave its centroids float32"
+        )
     if not entry.shape or not entry.values:  # HDF5 cannot compress a scalar or nothing
         data = tensor.dense() if isinstance(tensor, Codebook) else tensor
         file.create_dataset(_path(entry), data=np.asarray(data, dtype), track_times=False)
@@ -93,6 +98,10 @@ def _write_tensor(file: h5py.File, entry: Entry, tensor: Codebook | NDArray[Any]
         starts, pool.map(lambda start: _compressed(tensor, start, rows, dtype), starts), strict=True
     ):
         dataset.id.write_direct_chunk((start, *(0 for _ in entry.shape[1:])), chunk)
+
+
+def _repeats(tensor: Codebook | NDArray[Any]) -> bool:
+    return isinstance(tensor, Codebook) and bool((np.diff(tensor.centroids) == 0).any())
 
 
 def _rows_a_chunk(entry: Entry) -> int:

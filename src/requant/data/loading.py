@@ -37,13 +37,13 @@ def loader(
     """
     if batch_size < 1 or workers < 0:
         raise ConfigError(f"batch_size is {batch_size} and workers {workers}; set at least 1 and at least 0")
-    sampler = EpochSampler(len(dataset), shuffle, seed, drop_last_uneven=shuffle) if shard else range(len(dataset))
+    alone = batch_size if shuffle else None
+    sampler = EpochSampler(len(dataset), shuffle, seed, shuffle, alone) if shard else range(len(dataset))
     return DataLoader(
         cast("Dataset[Any]", dataset),
         batch_size,
         sampler=sampler,
         num_workers=workers,
-        drop_last=shuffle and len(sampler) > 1 and len(sampler) % batch_size == 1,
         collate_fn=_as_it_is,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),

@@ -20,13 +20,22 @@ class EpochSampler(Sampler[int]):
         seed: of the orders.
         drop_last_uneven: leave out up to world - 1 items at the end, so that all ranks take equally many steps.
             Without it nothing is left out or repeated, and ranks may differ by one item: for exact counts.
+        batch_size: with `drop_last_uneven`: leave out one more item of each rank where its last batch would be of one.
     """
 
-    def __init__(self, length: int, shuffle: bool, seed: int = 0, drop_last_uneven: bool = False) -> None:
+    def __init__(
+        self,
+        length: int,
+        shuffle: bool,
+        seed: int = 0,
+        drop_last_uneven: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
         self.length = length
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last_uneven = drop_last_uneven
+        self.batch_size = batch_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -47,8 +56,11 @@ class EpochSampler(Sampler[int]):
 
     def _share(self) -> slice:
         rank, world = _place()
-        stop = self.length - self.length % world if self.drop_last_uneven else self.length
-        return slice(rank, stop, world)
+        if not self.drop_last_uneven:
+            return slice(rank, self.length, world)
+        each = self.length // world
+        alone = self.batch_size is not None and each > 1 and each % self.batch_size == 1
+        return slice(rank, world * (each - alone), world)
 
 
 def _place() -> tuple[int, int]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from requant.modes import evaluating
+from requant.scores import scores
 
 
 def fisher(model: nn.Module, images: Iterable[Tensor], seed: int = 0) -> dict[str, Tensor]:
@@ -30,7 +31,7 @@ def fisher(model: nn.Module, images: Iterable[Tensor], seed: int = 0) -> dict[st
     count = 0
     with evaluating(model), torch.enable_grad():
         for image in images:
-            log_shares = model(image).log_softmax(1)[0]
+            log_shares = scores(model, image).log_softmax(1)[0]
             drawn = torch.multinomial(log_shares.detach().exp().cpu(), 1, generator=random).item()
             gradients = torch.autograd.grad(-log_shares[int(drawn)], list(parameters.values()), allow_unused=True)
             for total, gradient in zip(totals.values(), gradients, strict=True):

@@ -27,7 +27,8 @@ class Layer:
         weight: the tensor's name in the state dict: (out, in / groups, height, width), or (out, in).
         bias: its name; None: there is none, or the network computes it.
         norm: name of the batch norm that alone sees the output; None: there is no such.
-        stride, padding, dilation: of a convolution, (height, width) each.
+        stride, dilation: of a convolution, (height, width) each.
+        padding: of a convolution, (before, after) in height, then in width.
         groups: of a convolution.
         convolves: whether it is one.
         weight_step, bias_step: the steps that give the weight and the bias as they are used.
@@ -38,7 +39,7 @@ class Layer:
     bias: str | None
     norm: str | None
     stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     convolves: bool = False
@@ -154,12 +155,13 @@ def _pair(value: Any) -> tuple[int, int]:
     return (pair * 2)[:2]
 
 
-def _padding(value: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
-    if value == "valid":
-        return (0, 0)
-    if value == "same":  # odd kernels; an even one pads unevenly, which the moments of the inputs hardly notice
-        return cast(tuple[int, int], tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True)))
-    return _pair(value)
+def _padding(value: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(before, after) in height, then in width; "same" puts what is odd at the end, as PyTorch does."""
+    if value == "same":
+        height, width = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
+        return (height // 2, height - height // 2), (width // 2, width - width // 2)
+    height, width = (0, 0) if value == "valid" else _pair(value)
+    return (height, height), (width, width)
 
 
 def _norm(model: nn.Module, node: fx.Node) -> str | None:
@@ -167,22 +169,24 @@ def _norm(model: nn.Module, node: fx.Node) -> str | None:
 
 
 def norm_of(model: nn.Module, node: fx.Node) -> str | None:
-    """The name of the batch norm with scale, shift and statistics that a step is; None: it is none.
+    """The name of the batch norm with scale, shift and statistics that a step is; None: it is none, or is used twice.
 
     Modules that do more than to normalise (timm's, with an activation behind) are there as the functions they call.
     """
-    if node.op == "call_module":
-        name = str(node.target)
-    elif node.target is F.batch_norm:
-        weight = (dict(zip(_BATCH_NORM, node.args, strict=False)) | node.kwargs).get("weight")
-        if not isinstance(weight, fx.Node) or weight.op != "get_attr":
-            return None
-        name = str(weight.target).rpartition(".")[0]
-    else:
-        return None
-    module = model.get_submodule(name)
+    name = _module_of(node)
+    module = model.get_submodule(name) if name is not None else None
     ours = isinstance(module, NORMS) and module.affine and module.running_mean is not None
-    return name if ours else None
+    return name if ours and sum(_module_of(other) == name for other in node.graph.nodes) == 1 else None
+
+
+def _module_of(node: fx.Node) -> str | None:
+    """The module that a step is, or, where it normalises, the one whose scale it takes."""
+    if node.op == "call_module":
+        return str(node.target)
+    if node.target is not F.batch_norm:
+        return None
+    weight = _step((dict(zip(_BATCH_NORM, node.args, strict=False)) | node.kwargs).get("weight"))
+    return str(weight.target).rpartition(".")[0] if weight and weight.op == "get_attr" else None
 
 
 class Walk:
@@ -264,7 +268,7 @@ class Walk:
     def _outputs(self, node: fx.Node, values: Mapping[fx.Node, Any], count: int) -> Any:
         """A list, one entry a batch; of what does not depend on the images the thing itself."""
         if node.op == "placeholder":
-            return list(self.batches)
+            return [batch.clone() for batch in self.batches]  # a network may write over its input
         if node.op == "output":
             return values[node.all_input_nodes[0]]
         if node in self._constants:

@@ -1,6 +1,7 @@
 """Layer by layer, in the order of the network: round the weights, then give the outputs the teacher's statistics."""
 
 import copy
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import divergence
 from requant.reconstruction.statistics import correction, mean_and_variance
 from requant.reconstruction.trellis_rounding import trellis_indices
+from requant.scores import scores
 
 MOST_BYTES = 4 << 30  # of activations in memory, teacher's and student's
 DAMPINGS = (0.01, 0.1, 1.0)
@@ -123,31 +125,41 @@ def best_damping(original: nn.Module, codebooks: Mapping[str, AnyCodebook], batc
     if len(batches) == 1:
         return DAMPINGS[-1]
     seen, others = batches[:-held_out], batches[-held_out:]
-    found = {}
-    with evaluating(original), torch.inference_mode():
-        wanted = [original(batch).log_softmax(1) for batch in others]
-    for damping in DAMPINGS:
-        student, _ = reconstruct(original, codebooks, seen, damping)
-        with evaluating(student), torch.inference_mode():
-            found[damping] = divergence(wanted, [student(batch) for batch in others])
+    wanted = [found.log_softmax(1) for found in _outputs(original, others)]
+
+    def distance(student: nn.Module) -> float:
+        found = divergence(wanted, _outputs(student, others))
+        return math.inf if math.isnan(found) else found
+
+    plain = copy.deepcopy(original)
+    place(plain, codebooks)
+    before = distance(plain)
+    found = {damping: distance(reconstruct(original, codebooks, seen, damping)[0]) for damping in DAMPINGS}
     best = min(found, key=found.__getitem__)
     tried = ", ".join(f"{value:.4f} with {damping:g}" for damping, value in found.items())
-    console.print(f"  damping {best:g}: on held-out images KL is {tried}", highlight=False)
+    console.print(f"  damping {best:g}: on held-out images KL is {tried}; {before:.4f} before", highlight=False)
+    if before < found[best]:
+        console.print("  The clusters as they are were nearer: give it more images, or set retrain=none.")
     return best
+
+
+def _outputs(model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
+    with evaluating(model), torch.inference_mode():
+        return [scores(model, batch) for batch in batches]
 
 
 def _rounded(weight: Tensor, moments: JointMoments, codebook: Codebook, damping: float) -> Codebook:
     """The codebook with new indices."""
     centroids = torch.from_numpy(codebook.centroids).to(weight.device)
     indices = compensated_indices(solved(weight, moments, damping), moments.second, centroids, damping)
-    return Codebook(codebook.centroids, _short(indices, codebook.k))
+    return Codebook(codebook.centroids, _short(indices, codebook.k), codebook.dtype)
 
 
 def _on_trellis(weight: Tensor, moments: JointMoments, codebook: Codebook, damping: float) -> TrellisCodebook:
     """The trellis whose table the codebook's centroids are."""
     table = torch.from_numpy(codebook.centroids).to(weight.device)
     indices = trellis_indices(solved(weight, moments, damping), moments.second, table, damping)
-    return TrellisCodebook(codebook.centroids, _short(indices, codebook.k))
+    return TrellisCodebook(codebook.centroids, _short(indices, codebook.k), codebook.dtype)
 
 
 def _short(indices: Tensor, k: int) -> Any:

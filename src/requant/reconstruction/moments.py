@@ -116,12 +116,11 @@ def sampled_inputs(layer: Layer, weight: Tensor, images: Tensor, wanted: int, po
         step = max(1, rows.shape[1] // wanted)
         return rows[:, position % step :: step]
     height, width = layer.padding
-    padded = F.pad(images, (width, width, height, height)) if height or width else images
-    patches = padded
+    patches = F.pad(images, (*width, *height)) if any(height + width) else images
     for axis, kernel, stride, dilation in zip((2, 3), weight.shape[2:], layer.stride, layer.dilation, strict=True):
         patches = patches.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-    n, channels, height, width = patches.shape[:4]
-    patches = patches[:, :, *places(n, height, width, wanted, position)]
+    n, channels, rows_there, columns_there = patches.shape[:4]
+    patches = patches[:, :, *places(n, rows_there, columns_there, wanted, position)]
     rest = patches.shape[2:]
     grouped = patches.reshape(n, layer.groups, channels // layer.groups, *rest)
     return grouped.permute(1, 0, 3, 4, 2, 5, 6).reshape(layer.groups, -1, weight[0].numel())

@@ -15,6 +15,7 @@ from requant.reconstruction.graph import Layer, Walk, channels_last, layers, tra
 from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.statistics import correction
+from requant.scores import scores
 
 # Of the moments: less than in `reconstruct`, where the layers behind make up for errors too, as one alone cannot.
 DAMPING = 0.01
@@ -40,7 +41,7 @@ def divergences(
     walk, found = Walk(model, graph, channels_last(batches)), {}
     with evaluating(model), _nothing_in_place(model), bar() as progress, torch.no_grad():
         task = progress.add_task("measure layers", total=len(known))
-        wanted = [model(batch).log_softmax(1) for batch in walk.batches[-held_out:]]
+        wanted = [scores(model, batch.clone()).log_softmax(1) for batch in walk.batches[-held_out:]]
         for node in graph.nodes:
             if (layer := known.get(node)) is not None:
                 outputs = _outputs_if_rounded(walk, node, layer, codebooks[layer.weight], held_out)

@@ -4,7 +4,7 @@ With only the last layer trained, every epoch would compute the same activations
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +48,7 @@ def inputs_of(tail: nn.Module, student: nn.Module, images_NCHW: Tensor) -> Tenso
     first = tail[0] if isinstance(tail, nn.Sequential) else tail
     with torch.no_grad(), _calls(first) as calls:
         student(images_NCHW)
-    ((inputs, _),) = calls
-    found: Tensor = inputs[0]
+    found: Tensor = calls[0][0][0]
     return found
 
 
@@ -63,17 +62,28 @@ def _common_modules(names: Sequence[str]) -> Iterator[str]:
 
 
 def _ends(student: nn.Module, module: nn.Module, images_NCHW: Tensor) -> bool:
-    """Whether the module is called once, with one tensor, and its output is the network's."""
-    with torch.no_grad(), _calls(module) as calls:
+    """Whether the module, and each part of it, is called once, it with one tensor, and its output is the network's."""
+    with torch.no_grad(), ExitStack() as watching:
+        calls = [watching.enter_context(_calls(part)) for part in [module, *module.children()]]
         output = student(images_NCHW)
-    return len(calls) == 1 and len(calls[0][0]) == 1 and calls[0][1] is output
+    once = all(len(of_part) == 1 for of_part in calls)
+    return once and len(calls[0][0][0]) == 1 and calls[0][0][1] is output
 
 
 @contextmanager
-def _calls(module: nn.Module) -> Iterator[list[tuple[Any, Any]]]:
-    calls: list[tuple[Any, Any]] = []
-    handle = module.register_forward_hook(lambda _, inputs, output: calls.append((inputs, output)))
+def _calls(module: nn.Module) -> Iterator[list[list[Any]]]:
+    """[inputs, output] of each call; inputs as they come, since a module may write over them."""
+    calls: list[list[Any]] = []
+
+    def before(_: nn.Module, inputs: Any) -> None:
+        calls.append([tuple(x.clone() if isinstance(x, Tensor) else x for x in inputs)])
+
+    def after(_: nn.Module, __: Any, output: Any) -> None:
+        calls[-1].append(output)
+
+    handles = module.register_forward_pre_hook(before), module.register_forward_hook(after)
     try:
         yield calls
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

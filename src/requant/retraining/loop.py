@@ -94,7 +94,7 @@ def fit(
     student.eval()
     if lightning.world_size > 1:
         assert lightning.world_size == torch.distributed.get_world_size()
-    seen = module.recipe.epochs * len(cast(Sized, batches.dataset))
+    seen = module.recipe.epochs * lightning.world_size * len(cast(Sized, batches.sampler))
     return History(module.curve, sum(entry["seconds"] for entry in module.curve), seen)
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from requant.retraining.losses import LOSSES
+from requant.scores import scores
 
 
 class MatchTeacher:
@@ -26,7 +27,7 @@ class MatchTeacher:
         """The mean loss of the batch."""
         assert not self.teacher.training, "the teacher must stay in eval mode"
         with torch.no_grad():
-            teacher_NC = self.teacher.to(images_NCHW.device)(images_NCHW)
+            teacher_NC = scores(self.teacher.to(images_NCHW.device), images_NCHW)
         return self.loss(student(images_NCHW), teacher_NC, self.temperature)
 
 

@@ -19,6 +19,7 @@ from requant.retraining.loop import History, fit
 from requant.retraining.losses import LOSSES
 from requant.retraining.objectives import MatchOutputs, MatchTeacher, Objective
 from requant.retraining.trainable import freeze
+from requant.scores import scores
 
 MOST_BYTES = 2 << 30  # of images or activations kept in memory
 
@@ -133,7 +134,7 @@ def predict(teacher: nn.Module, images: Images, batch_size: int, workers: int = 
     """The logits (N, C) of a teacher in eval mode for every image of epoch 0, on the CPU."""
     device = next(teacher.parameters()).device
     return _each(
-        lambda batch: teacher(batch.to(device)).float().cpu(), images, batch_size, workers, "teacher's outputs"
+        lambda batch: scores(teacher, batch.to(device)).float().cpu(), images, batch_size, workers, "teacher's outputs"
     )
 
 

@@ -146,10 +146,19 @@ def _at_target(
     if most is not None:
         # What is only rounded may miss the drop where a reconstruction follows, which meets it or says that it cannot.
         follows = not batches and "reconstruct" in (settings.retrain.method, settings.retrain.start)
-        return fit_drop(found, most, _held_out(settings), batches, damping, trellis, finest=follows)
+        return fit_drop(
+            found,
+            most,
+            _held_out(settings),
+            lambda made: _as_stored(settings, found, made.model, made.codebooks)[0],
+            batches,
+            damping,
+            trellis,
+            finest=follows,
+        )
 
     def size(compressed: Compressed) -> int:
-        model, codebooks = in_units(found, compressed.model, compressed.codebooks)
+        model, codebooks = _as_stored(settings, found, compressed.model, compressed.codebooks)
         architecture = assembly.architecture(settings).to_dict()
         provenance = _provenance(settings, found.base, compressed)  # as long as that of the file to come
         with TemporaryDirectory() as folder:
@@ -168,10 +177,8 @@ def _held_out(settings: Config) -> list[Tensor]:
 def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyCodebook]) -> None:
     """Store a student; its quantized tensors must still be on their centroids."""
     check_placed(student, codebooks)
-    if job.grids is not None:
-        student, codebooks = in_units(job.grids, student, codebooks)
     storage = job.settings.storage
-    student, codebooks = archive.shortened(student, codebooks, storage.centroids, storage.dense)
+    student, codebooks = _as_stored(job.settings, job.grids, student, codebooks)
     with timed(job.seconds, "store"):
         job.reports[name] = archive.save(
             job.folder / f"{name}.h5",
@@ -181,6 +188,15 @@ def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyC
             architecture=assembly.architecture(job.settings).to_dict(),
             provenance=_provenance(job.settings, job.teacher, job.compressed),
         )
+
+
+def _as_stored(
+    settings: Config, grids: Grids | None, student: nn.Module, codebooks: Mapping[str, AnyCodebook]
+) -> tuple[nn.Module, Mapping[str, AnyCodebook]]:
+    """What the file will hold: in units of grids' steps, in short numbers where that is asked for."""
+    if grids is not None:
+        student, codebooks = in_units(grids, student, codebooks)
+    return archive.shortened(student, codebooks, settings.storage.centroids, settings.storage.dense)
 
 
 def _provenance(settings: Config, teacher: nn.Module, compressed: Compressed) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from requant.suggest import did_you_mean
 _WHAT_TO_DO = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room; the same command then goes on."),
     **dict.fromkeys(
-        (errno.EACCES, errno.EPERM, errno.EROFS),
-        "Set out=<folder>, or $REQUANT_CACHE, to a folder that may be written; what is read must be readable.",
+        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+        "Set out=<folder>, name=<experiment> and $REQUANT_CACHE so that folders can be made and written there.",
     ),
 }
 
@@ -60,6 +60,10 @@ def explain(error: Exception, overrides: list[str]) -> str:
     if wrong:
         hints = [f"{_key(o)!r} is no setting{did_you_mean(_key(o), all_keys())}" for o in wrong]
         return "\n".join([*hints, _HELP])
+    if "LexerNoViableAlt" in text or "mismatched input" in text or "token recognition" in text:
+        return f"{text.splitlines()[0]}\nQuote what has special characters twice: 'unlabeled.root=\"~/my [photos]\"'"
+    if text.startswith("Ambiguous value"):
+        return f"{text.splitlines()[0]}\nSeveral values make a sweep: python run.py -m centroids=2,4"
     where = re.search(r"full_key: (\S+)", text)
     return "\n".join([f"{where.group(1)}: {text.splitlines()[0]}" if where else text.splitlines()[0], _HELP])
 

@@ -1,7 +1,7 @@
 """Cluster a network's weights: rules in, the quantized network and its codebooks out."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +80,13 @@ def _clustered(
     return clusterer(values, a.centroids, a.method, a.split, name=a.tensor.name, granularity=a.granularity, **options)
 
 
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Of its state, without what modules keep beside (`get_extra_state`)."""
+    return ((name, found) for name, found in model.state_dict().items() if isinstance(found, Tensor))
+
+
 def _check_untied(model: nn.Module, names: Sequence[str]) -> None:
-    places = {name: tensor.data_ptr() for name, tensor in model.state_dict().items() if tensor.numel()}
+    places = {name: tensor.data_ptr() for name, tensor in _tensors(model) if tensor.numel()}
     for name in names:
         for other, place_ in places.items():
             if other != name and place_ == places.get(name):

@@ -379,6 +379,10 @@ class Config:
             )
         if self.plan.method == "auto":
             self._check_auto()
+        elif aims := [key for key, value in vars(self.target).items() if value is not None]:
+            raise ConfigError(f"target.{aims[0]} is what plan=auto aims at: set plan=auto, or leave it out")
+        elif self.task == "compress" and not self.plan.rules:
+            raise ConfigError("plan.rules=[]: nothing would be clustered; choose a plan, or give a rule")
         if self.task == "teacher" and self.model.weights != "trained":
             raise ConfigError(f"task=teacher trains weights, but model.weights={self.model.weights}: set it to trained")
         if self.teacher.keep is not None and not self.teacher.keep.endswith(".safetensors"):

@@ -58,23 +58,51 @@ def _outputs(models: list[nn.Module], batches: Batches) -> tuple[list[Tensor], T
     with ExitStack() as modes:
         for model in models:
             modes.enter_context(evaluating(model))
-        for images_NCHW, labels_N in batches:
+        for batch in batches:
+            images_NCHW, labels_N = _checked(batch)
             labels.append(labels_N.cpu())
             for model, found in zip(models, logits, strict=True):
-                found.append(scores(model, images_NCHW.to(next(model.parameters()).device)).float().cpu())
-    if not labels:
+                found.append(scores(model, _as_weights(model, images_NCHW)).float().cpu())
+    if not sum(map(len, labels)):
         raise DataError("no images to measure on: the test set is empty")
     return [torch.cat(found) for found in logits], torch.cat(labels)
+
+
+def _checked(batch: Any) -> tuple[Tensor, Tensor]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+        raise DataError(
+            f"batches must be pairs of tensors (images, labels), and one is a {type(batch).__name__}: "
+            "give [(images, labels)] or a DataLoader"
+        )
+    images_NCHW, labels_N = batch
+    if labels_N.shape != images_NCHW.shape[:1] or labels_N.is_floating_point() or labels_N.dtype == torch.bool:
+        raise DataError(
+            f"labels must be class indices (N,), and for {len(images_NCHW)} images they are {labels_N.dtype} of shape "
+            f"{tuple(labels_N.shape)}"
+        )
+    return images_NCHW, labels_N
+
+
+def _as_weights(model: nn.Module, images_NCHW: Tensor) -> Tensor:
+    """Images on the device of the network's weights, and floats in their precision."""
+    first = next(model.parameters(), images_NCHW)
+    floats = images_NCHW.is_floating_point() and first.is_floating_point()
+    return images_NCHW.to(first.device, first.dtype if floats else None)
 
 
 def score(logits_NC: Tensor, labels_N: Tensor, teacher_NC: Tensor | None = None) -> Accuracy:
     """Counts and distances from logits. Ties go to the lower class index, in top-1 as in top-5.
 
     Raises:
-        DataError: for outputs that are no numbers.
+        DataError: for outputs that are no numbers, and labels that are none of the classes.
 
     """
     _check_numbers(logits_NC)
+    if int(labels_N.min()) < 0 or int(labels_N.max()) >= logits_NC.shape[1]:
+        raise DataError(
+            f"labels go from {int(labels_N.min())} to {int(labels_N.max())}, and the outputs have classes 0 to "
+            f"{logits_NC.shape[1] - 1}: leave images without a class out"
+        )
     ranks_NC = logits_NC.argsort(dim=1, descending=True, stable=True)
     hits_N = ranks_NC[:, 0] == labels_N
     n, correct = len(labels_N), int(hits_N.sum())

@@ -337,9 +337,11 @@ def _run_column(values: pd.Series) -> Column:
 
 def _cell(key: str, value: Any) -> str:
     """A value in the table of runs, which holds counts as floats, and None as NaN, where a run lacks one."""
-    if isinstance(value, str) or key in SETTINGS:
-        return str(value)
+    if isinstance(value, str):
+        return value
     if value is None or math.isnan(value):
         return ""
+    if key in SETTINGS:
+        return f"{value:g}"
     whole = float(value).is_integer() and abs(value) > 1
     return f"{value:,.0f}" if whole else f"{value:.4f}"

@@ -174,6 +174,8 @@ def trained_codebook(model: nn.Module, name: str) -> Unsplit:
         raise UserError(f"the centroids of {name} are NaN or infinite: the training diverged, try a lower rate")
     codebook: Unsplit = found[leaf][0].trained(*originals)
     parametrize.remove_parametrizations(layer, leaf)
+    with torch.no_grad():  # of double precision the table is rounded
+        layer.get_parameter(leaf).copy_(torch.from_numpy(codebook.dense()))
     return codebook
 
 

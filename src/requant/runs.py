@@ -27,6 +27,8 @@ _UNUSED = {
     "sensitivity": ("centroids", "plan", "unlabeled", "retrain", "baseline"),
 }
 """By task, settings that cannot change its result."""
+_OF_RULES = ("centroids", "clustering")
+"""Those that say nothing to plan=auto, which has grids of its own."""
 
 
 def settings_hash(settings: Config) -> str:
@@ -37,7 +39,8 @@ def settings_hash(settings: Config) -> str:
     """
     if settings.task == "teacher":
         return teacher_hash(settings)
-    return _hash({key: value for key, value in _identity(settings).items() if key not in _UNUSED[settings.task]})
+    unused = _UNUSED[settings.task] + (_OF_RULES if settings.plan.method == "auto" else ())
+    return _hash({key: value for key, value in _identity(settings).items() if key not in unused})
 
 
 def teacher_hash(settings: Config) -> str:
@@ -61,7 +64,7 @@ def run_folder(settings: Config) -> Path:
     if settings.task == "sensitivity":
         key = ["sensitivity", *settings.sensitivity.kinds, settings.clustering.method, settings.storage.method]
     name = "-".join([*key, f"s{settings.seed}", settings_hash(settings)])
-    return Path(settings.out) / settings.name / f"{model}-{settings.data.name}" / name
+    return Path(settings.out).expanduser() / settings.name / f"{model}-{settings.data.name}" / name
 
 
 def _compression(settings: Config) -> list[str]:

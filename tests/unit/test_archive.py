@@ -211,3 +211,13 @@ def test_large_networks_are_built_without_drawing_weights(tmp_path: Path, monkey
     loaded = load(tmp_path / "a.h5")
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_network_without_values_is_not_said_to_be_loaded(tmp_path: Path) -> None:
+    save(tmp_path / "a.h5", nn.Sequential(nn.Flatten(), nn.Linear(16, 5)), {})
+    with torch.device("meta"):
+        nowhere = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
+    with pytest.raises(ArchiveError, match=r"on the meta device.*to_empty"):
+        load(tmp_path / "a.h5", nowhere)
+    with pytest.raises(ArchiveError, match="no shape yet: call it once"):
+        load(tmp_path / "a.h5", nn.Sequential(nn.Flatten(), nn.LazyLinear(5)))

@@ -9,6 +9,7 @@ from requant import assembly
 from requant.config import Config
 from requant.errors import ConfigError, UserError
 from requant.plan import Rule
+from requant.runs import run_folder, settings_hash
 from requant.settings import all_keys, all_settings, parse, register, result_settings
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -89,6 +90,9 @@ def test_every_group_has_a_header() -> None:
         ("retrain=conventional retrain.start=reconstruct", "for retrain=proposed and codebook"),
         ("plan=auto retrain=codebook retrain.latent_rate=0", r"latent_rate above 0"),
         ("clustering.split=1.5", "from 0 to 1"),
+        ("target.size_mb=0.02", "is what plan=auto aims at"),
+        ("target.max_drop=0.01", "set plan=auto"),
+        ("plan.rules=[]", "nothing would be clustered"),
         ("retrain.epochs=-1", r"^retrain\.epochs=-1: "),
         ("baseline.momentum=2", r"^baseline\.momentum=2\.0: "),
         ("teacher.momentum=2", r"^teacher\.momentum=2\.0: "),
@@ -159,3 +163,15 @@ def test_a_sweep_over_many_processes_is_refused() -> None:
     assert parse(config).trainer.devices == 2
     with pytest.raises(ConfigError, match="sweep"):
         parse(config, in_sweep=True)
+
+
+def test_what_plan_auto_does_not_read_does_not_tell_its_runs_apart() -> None:
+    plain = settings_hash(settings("plan=auto"))
+    assert settings_hash(settings("plan=auto", "centroids=4", "clustering=linear")) == plain
+    assert settings_hash(settings("plan=auto", "target.reduction=0.8")) != plain
+    assert settings_hash(settings("centroids=4")) != settings_hash(settings("centroids=5"))
+
+
+def test_folders_may_be_named_from_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run_folder(settings("out='~/runs'")).is_relative_to(tmp_path / "runs")

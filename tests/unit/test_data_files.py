@@ -244,3 +244,21 @@ def test_real_photographs(photographs_root: str) -> None:
     assert images.skipped == ()
     batch = images.__getitems__(range(50))
     assert 0.2 < batch.std() < 1
+
+
+def test_deep_greys_keep_their_shades(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(4, 0)
+    Image.fromarray(ramp.astype(np.int32)).save(tmp_path / "deep.tif")
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    (tmp_path / "deep.pgm").write_bytes(b"P5 256 4 65535\n" + ramp.astype(">u2").tobytes())
+    Image.fromarray((ramp >> 8).astype(np.int32)).save(tmp_path / "shallow.tif")
+    for name in ("deep.tif", "deep.png", "deep.pgm", "shallow.tif"):
+        assert np.array_equal(np.asarray(decoded(tmp_path / name, 1)), ramp >> 8), name
+
+
+def test_pixels_of_no_known_range_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "share.tif")
+    Image.fromarray(np.full((4, 4), -3, np.int32)).save(tmp_path / "below.tif")
+    for name in ("share.tif", "below.tif"):
+        with pytest.raises(ValueError, match="known"):
+            decoded(tmp_path / name, 1)

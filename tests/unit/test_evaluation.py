@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -85,6 +87,29 @@ def test_outputs_of_another_form_are_an_error(outputs: object) -> None:
 
     with pytest.raises(UserError, match="wrap it in a module"):
         evaluate(Other(), [(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))])
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([(torch.randn(4, 3), torch.zeros(4))], "class indices"),
+        ([(torch.randn(4, 3), torch.zeros(4, 1, dtype=torch.int64))], "class indices"),
+        ([(torch.randn(4, 3), torch.zeros(3, dtype=torch.int64))], "class indices"),
+        ([(torch.randn(4, 3), torch.tensor([0, 1, -1, 0]))], "from -1 to 1, and the outputs have classes 0 to 4"),
+        ([(torch.randn(4, 3), torch.tensor([0, 1, 5, 0]))], "from 0 to 5"),
+        ((torch.randn(2, 3), torch.zeros(2, dtype=torch.int64)), "pairs of tensors"),
+        ([(torch.randn(0, 3), torch.zeros(0, dtype=torch.int64))], "the test set is empty"),
+    ],
+)
+def test_batches_of_another_form_are_an_error(batches: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        evaluate(nn.Linear(3, 5), batches)
+
+
+def test_images_are_taken_to_the_networks_precision() -> None:
+    images, labels = torch.randn(4, 3), torch.zeros(4, dtype=torch.int64)
+    assert evaluate(nn.Linear(3, 5).half(), [(images, labels)], nn.Linear(3, 5)).n == 4
+    assert evaluate(nn.Identity(), [(images, labels)]).n == 4
 
 
 def test_an_empty_test_set_is_an_error() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -354,3 +355,30 @@ def test_a_part_of_the_end_that_is_called_twice_has_no_front() -> None:
         parameter.requires_grad_(False)
     tail = trainable_tail(model, batch)
     assert tail is None or torch.equal(tail(inputs_of(tail, model, batch)), model(batch))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (torch.utils.data.DataLoader(images(4)), "a DataLoader: give a float tensor"),
+        ([images(4)], "a list: give a float tensor"),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), "normalise them"),
+        (images(0), "no images"),
+    ],
+)
+def test_images_of_another_form_are_refused(given: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        retrain(network(1), network(), given, recipe=RECIPE)
+
+
+def test_images_are_taken_in_the_students_precision() -> None:
+    assert retrain(network(1), network(), images(20).double(), recipe=Recipe(epochs=1)).images_seen == 20
+
+
+def test_names_that_the_student_does_not_have_are_refused() -> None:
+    with pytest.raises(UserError, match=r"no tensor '5\.weigth'; did you mean '5\.weight'"):
+        retrain(network(1), network(), images(), codebooks=["5.weigth"], recipe=RECIPE)
+    with pytest.raises(UserError, match="no tensor 'nope'"):
+        retrain(network(1), network(), images(), only=["nope"], recipe=RECIPE)
+    with pytest.raises(UserError, match="temperature=0"):
+        retrain(network(1), network(), images(), temperature=0.0, recipe=RECIPE)

@@ -31,7 +31,7 @@ def compressed(teacher: nn.Module, rules: list[dict[str, Any]] | None = None, **
 
 
 def distance(student: nn.Module, teacher: nn.Module) -> float:
-    batches = [(images(), torch.zeros(70))]
+    batches = [(images(), torch.zeros(70, dtype=torch.int64))]
     return float(kl(outputs(student, batches)[0], outputs(teacher, batches)[0]))
 
 
@@ -234,3 +234,14 @@ def test_two_processes_end_in_the_same_weights(tmp_path: Path) -> None:
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first.keys() == second.keys()
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_codebooks_trained_in_double_precision_can_be_saved(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 5)).double()
+    images = torch.randn(32, 1, 4, 4, dtype=torch.float64)
+    found = compress(model, [{"kind": "weight", "centroids": 4}], images[:1])
+    recipe = Recipe(epochs=1, optimizer="adam")
+    _, books = retrain_codebooks(found.model, model, images, codebooks=found.codebooks, recipe=recipe)
+    archive.save(tmp_path / "a.h5", found.model, books)
+    assert torch.equal(archive.load(tmp_path / "a.h5", copy.deepcopy(model))[1].weight, found.model[1].weight)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from requant.archive import envelope
 from requant.archive.content import Archive
@@ -149,6 +150,13 @@ def _require_fit(tensors: Mapping[str, AnyCodebook | NDArray[Any]], state: Mappi
         raise ArchiveError(
             f"{path} holds another network: of the model's tensors it lacks {some(missing, 3)}; "
             f"it has {some(unexpected, 3)} beyond them"
+        )
+    if uninitialised := [name for name, tensor in state.items() if is_lazy(tensor)]:
+        raise ArchiveError(f"the model's {some(uninitialised, 3)} have no shape yet: call it once before loading")
+    if nowhere := [name for name, tensor in state.items() if tensor.is_meta]:
+        raise ArchiveError(
+            f"the model's {some(nowhere, 3)} are on the meta device, which holds no values: call "
+            "model.to_empty(device='cpu') before loading"
         )
     for name, tensor in tensors.items():
         found = _form(tensor)

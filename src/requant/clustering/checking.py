@@ -58,5 +58,6 @@ def as_numpy(values: ArrayLike | torch.Tensor) -> NDArray[Any]:
     """The same numbers; bfloat16, which numpy has not, as float32."""
     if not hasattr(values, "detach"):
         return np.asarray(values)
-    tensor = values.detach().cpu()
+    tensor = values.detach().cpu().resolve_neg()
+    tensor = tensor.to_dense() if str(tensor.layout) != "torch.strided" else tensor
     return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())

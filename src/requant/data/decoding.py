@@ -42,7 +42,17 @@ def as_tensor(image: Image.Image) -> Tensor:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """What `convert` would clip (16 bits) or warn about (a palette with transparency), in a mode it handles."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    """What `convert` would clip (16 bits) or warn about (a palette with transparency), in a mode it handles.
+
+    Raises:
+        ValueError: for pixels whose range is not known.
+
+    """
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image)
+        if pixels.min() < 0 or pixels.max() >= 1 << 16:
+            raise ValueError(f"pixels of {pixels.min()} to {pixels.max()}, where 8 or 16 bits are known")
+        return Image.fromarray((pixels >> (8 if image.mode != "I" or pixels.max() > 255 else 0)).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("pixels are fractions, whose range is not known: store 8 or 16 bits")
     return image.convert("RGBA") if image.mode == "P" else image

@@ -21,7 +21,7 @@ def read_state(weights: str) -> Mapping[str, Tensor]:
     Raises:
         WeightsError: no such file, another format, damaged, or holding anything but tensors.
     """
-    path = Path(weights)
+    path = Path(weights).expanduser()
     _require_file(path)
     content = _load(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):

@@ -91,7 +91,7 @@ def retrain_codebooks(
         teacher,
         images,
         codebooks=codebooks.keys() - moving.keys(),
-        only=None if only is None else {*only, *_trained(student)},
+        only=None if only is None else {*(set(only) - moving.keys()), *_trained(student)},
         recipe=recipe,
         rates=rates,
         **settings,

@@ -5,14 +5,20 @@ from collections.abc import Collection
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from requant.errors import ConfigError
+from requant.errors import ConfigError, UserError
+from requant.suggest import did_you_mean
 
 
 def freeze(student: nn.Module, frozen: Collection[str], only: Collection[str] | None = None) -> list[str]:
     """Leave only the parameters that are not `frozen` (and, where given, are in `only`) with gradients.
 
-    Returns the names of the trainable parameters. Raises ConfigError where none is left.
+    Returns the names of the trainable parameters. Raises UserError for names that the student does not have, and
+    ConfigError where none is left.
     """
+    known = student.state_dict().keys()
+    for name in (*frozen, *(only or ())):
+        if name not in known:
+            raise UserError(f"the student has no tensor {name!r}{did_you_mean(name, known)}")
     trainable = []
     for name, parameter in student.named_parameters():
         free = name not in frozen and (only is None or name in only)
@@ -22,7 +28,7 @@ def freeze(student: nn.Module, frozen: Collection[str], only: Collection[str] | 
     if not trainable:
         raise ConfigError(
             "nothing is left to train: the plan quantizes every parameter"
-            + ("" if only is None else " of the last layer (retrain.trainable=last_layer)")
+            + ("" if only is None else " of those that are to be (retrain.trainable=last_layer, or `only`)")
             + "; leave some out of its rules (e.g. plan=weights), or set retrain=none"
         )
     return trainable

@@ -1,5 +1,6 @@
 """The proposed retraining: match the teacher's outputs on images without labels."""
 
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from requant.data import loader
+from requant.errors import UserError
 from requant.modes import evaluating
 from requant.progress import bar
 from requant.recipe import Recipe, choice
@@ -104,7 +106,9 @@ def retrain(
     where only the network's end is trained; with `in_memory` images are decoded and normalised, up to 2 GiB of them.
     """
     recipe = recipe or Recipe()
-    images = TensorImages(images) if isinstance(images, Tensor) else images
+    images = _checked(images, next(student.parameters()).dtype)
+    if not 0 < temperature < math.inf:
+        raise UserError(f"temperature={temperature}: must be above 0 and finite")
     choice("loss", loss, tuple(LOSSES))
     choice("teacher_outputs", teacher_outputs, ("once", "live"))
     choice("front", front, ("once", "live"))
@@ -128,6 +132,27 @@ def retrain(
         train = loader(batches, recipe.batch_size, shuffle=True, seed=seed, workers=workers)
         history = fit(student, train, objective, recipe, frozen=codebooks, statistics=statistics, seed=seed, **training)
     return replace(history, teacher_seconds=prepared)
+
+
+def _checked(images: Images | Tensor, dtype: torch.dtype) -> Images:
+    """Images as `retrain` takes them; a tensor in the network's precision.
+
+    Raises:
+        UserError: for none, and for what they cannot be taken from.
+
+    """
+    if isinstance(images, Tensor):
+        if not images.is_floating_point():
+            raise UserError(f"images are of {images.dtype}: normalise them as the teacher wants them, to floats")
+        images = TensorImages(images.to(dtype))
+    if not all(hasattr(images, name) for name in ("fixed", "__len__", "__getitems__")):
+        raise UserError(
+            f"images are a {type(images).__name__}: give a float tensor (N, C, H, W), as torch.stack([...]) makes, "
+            "requant.data.unlabeled(...), or an object like requant.retraining.unlabeled.TensorImages"
+        )
+    if not len(images):
+        raise UserError("there are no images to retrain on")
+    return images
 
 
 def predict(teacher: nn.Module, images: Images, batch_size: int, workers: int = 0) -> Tensor:

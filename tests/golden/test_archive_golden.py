@@ -64,6 +64,13 @@ def test_archives_of_every_form_of_codebook_load_for_ever(storage: str) -> None:
     }
 
 
+@pytest.mark.parametrize("storage", ["packed", "entropy"])
+def test_archives_of_format_4_load_for_ever(storage: str) -> None:
+    """Equal steps; written from `test_archive_steps.grids`."""
+    archive = loaded("_steps", 4, storage)
+    assert centroids(archive) == {"0.weight": 7, "1.weight": 63, "2.weight": 63, "3.weight": 509, "4.weight": 63}
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 def test_archives_of_format_3_load_for_ever(storage: str) -> None:
     """Trellises; written from `test_trellis.two`."""

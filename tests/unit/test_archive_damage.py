@@ -80,8 +80,8 @@ def test_forged_checksums_give_an_error_or_a_whole_archive(
 
 
 def test_a_newer_format_says_so(originals: dict[str, bytes], tmp_path: Path) -> None:
-    newer = originals["packed"][:8] + struct.pack("<I", 4) + originals["packed"][12:]
-    refused(tmp_path / "a.h5", newer, r"newer requant \(format 4; this one reads up to 3\): upgrade")
+    newer = originals["packed"][:8] + struct.pack("<I", 5) + originals["packed"][12:]
+    refused(tmp_path / "a.h5", newer, r"newer requant \(format 5; this one reads up to 4\): upgrade")
 
 
 def test_foreign_files_are_named(tmp_path: Path) -> None:

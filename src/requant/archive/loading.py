@@ -25,6 +25,7 @@ from requant.errors import ArchiveError, UserError
 from requant.finite import count_not_finite
 from requant.suggest import did_you_mean, some
 
+ALWAYS_NEEDED = 3  # the first version that no file has which does not use what is new in it
 LARGE = 1 << 22  # bytes of a file from which a network is built without drawing weights: that costs 20 us a function
 
 
@@ -86,7 +87,8 @@ def _manifest(content: h5py.File, version: int) -> Manifest:
     if manifest.storage not in BY_NAME:
         raise ArchiveError(f"its manifest names an unknown storage {manifest.storage!r}")
     check_forms(manifest)
-    if (version == envelope.NEWEST) != any(entry.version == envelope.NEWEST for entry in manifest.tensors):
+    needed = max((entry.version for entry in manifest.tensors), default=1)
+    if version != needed and max(version, needed) >= ALWAYS_NEEDED:
         raise ArchiveError(f"its format version, {version}, is not that of what it holds")
     return manifest
 

@@ -17,8 +17,9 @@ Version 2 holds the same with little written twice, in a zstd frame:
  "form": [0, 1]}                                (which of the forms each tensor has)
 
 It allows up to 4,096 centroids, and one more key, `stored`: "bfloat16" or "float16" where the centroids, or the values
-of a tensor that is not clustered, are float32 numbers held in 16 bits. And `codes`, where indices
-stand for something else than a value each in one table (see `forms`).
+of a tensor that is not clustered, are float32 numbers held in 16 bits; in version 4 also "steps" where the centroids
+are equal steps about 0, of which the step is held (see `steps`). And `codes`, where indices stand for something else
+than a value each in one table (see `forms`).
 """
 
 import json
@@ -35,6 +36,7 @@ from requant.archive import frames
 from requant.archive.bitpack import packed_size
 from requant.archive.halves import HALVES, HELD, from_bits, to_bits
 from requant.archive.naming import folded, unfolded
+from requant.archive.steps import STEPS, step_of, table_of
 from requant.errors import ArchiveError
 from requant.limits import MAX_CENTROIDS
 
@@ -68,7 +70,8 @@ class Entry:
         shape: its size along each dimension.
         dtype: its element type, by PyTorch's name.
         centroids: how many it has; None: it is not clustered.
-        stored: one of `HALVES`, where its centroids or values are held as that; None: as `dtype`.
+        stored: one of `HALVES`, where its centroids or values are held as that; `STEPS`, where of its centroids the
+            step is held; None: as `dtype`.
         codes: what its indices stand for (see `forms`); None: for the values of `shape`.
 
     """
@@ -83,6 +86,8 @@ class Entry:
     @property
     def version(self) -> int:
         """The first format version that can hold it."""
+        if self.stored == STEPS:
+            return 4
         if self.codes and self.codes["kind"] == TRELLIS:
             return 3
         return 2 if self.stored or self.codes or (self.centroids or 0) > MAX_CENTROIDS_1 else 1
@@ -90,7 +95,7 @@ class Entry:
     @property
     def held(self) -> np.dtype[Any]:
         """The numpy type of its centroids or values in the file."""
-        return HELD if self.stored else DTYPES[self.dtype]
+        return HELD if self.stored in HALVES else DTYPES[self.dtype]
 
     @property
     def values(self) -> int:
@@ -105,7 +110,7 @@ class Entry:
     @property
     def codebook_bytes(self) -> int:
         """Bytes of its centroids."""
-        return self.held.itemsize * (self.centroids or 0)
+        return self.held.itemsize * (1 if self.stored == STEPS else self.centroids or 0)
 
     @property
     def index_bytes(self) -> int:
@@ -120,12 +125,17 @@ class Entry:
     def to_held(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """The bytes of centroids or values as the file holds them, in row-major order."""
         flat = np.ascontiguousarray(values).reshape(-1)
-        return (to_bits(flat, self.stored) if self.stored else flat.astype(self.held, copy=False)).view(np.uint8)
+        if self.stored == STEPS:
+            flat = np.asarray([step_of(flat)], np.float32)
+        held = to_bits(flat, self.stored) if self.stored in HALVES else flat.astype(self.held, copy=False)
+        return held.view(np.uint8)
 
     def from_held(self, data: NDArray[np.uint8]) -> NDArray[Any]:
         """Centroids or values, flat, from the bytes that the file holds."""
         held = (data if data.flags.owndata else data.copy()).view(self.held)  # a part of a payload may begin anywhere
-        return from_bits(held, self.stored) if self.stored else held
+        if self.stored == STEPS:
+            return table_of(held[0], self.centroids or 0)
+        return from_bits(held, self.stored) if self.stored in HALVES else held
 
 
 @dataclass(frozen=True)
@@ -238,11 +248,17 @@ def _entry(data: object, version: int) -> Entry:
     most = MAX_CENTROIDS if version > 1 else MAX_CENTROIDS_1
     if entry.centroids is not None and not (1 <= entry.centroids <= most and entry.dtype == "float32"):
         raise ArchiveError(f"its manifest gives {entry.name} {entry.centroids} centroids of type {entry.dtype}")
-    if entry.stored is not None and not (entry.stored in HALVES and entry.dtype == "float32"):
+    if entry.stored is not None and not (_holds(entry) and entry.dtype == "float32"):
         raise ArchiveError(f"its manifest has {entry.name} of type {entry.dtype} stored as {_shortened(entry.stored)}")
     if entry.codes is not None and entry.centroids is None:
         raise ArchiveError(f"its manifest gives {entry.name} codes and no centroids")
     return entry
+
+
+def _holds(entry: Entry) -> bool:
+    if entry.stored == STEPS:
+        return entry.centroids is not None and entry.centroids >= 3 and entry.centroids % 2 == 1
+    return entry.stored in HALVES
 
 
 _HEAD: dict[str, Any] = {"storage": str, "architecture": dict | None, "provenance": dict | None}

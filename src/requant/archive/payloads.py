@@ -108,16 +108,17 @@ class Tables:
     """The centroid tables that differ, and for each tensor the number of its own."""
 
     def __init__(self) -> None:
-        self.found: dict[tuple[str | None, bytes], int] = {}
+        self.found: dict[tuple[int | None, str | None, bytes], int] = {}
         self.numbers: list[int] = []
 
     def add(self, entry: Entry, centroids: NDArray[np.float32]) -> None:
         """The table of the next clustered tensor."""
-        self.numbers.append(self.found.setdefault((entry.stored, entry.to_held(centroids).tobytes()), len(self.found)))
+        key = entry.centroids, entry.stored, entry.to_held(centroids).tobytes()
+        self.numbers.append(self.found.setdefault(key, len(self.found)))
 
     def to_bytes(self) -> bytes:
         """All of them."""
-        return b"".join(table for _, table in self.found)
+        return b"".join(table for *_, table in self.found)
 
 
 def read_tables(content: Reader, entries: Sequence[Entry], numbers: Sequence[int]) -> list[NDArray[np.float32]]:

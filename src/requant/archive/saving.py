@@ -16,6 +16,7 @@ from requant.archive.forms import Form, lowered, merged
 from requant.archive.halves import exact_half
 from requant.archive.manifest import DTYPES, MANIFEST, Entry, Manifest, encode
 from requant.archive.report import ArchiveReport, TensorBytes, summarize
+from requant.archive.steps import STEPS, step_of
 from requant.archive.storages import BY_NAME, FIRST_VERSION, STORAGES
 from requant.codebook import Codebook
 from requant.codebook_forms import AnyCodebook
@@ -28,7 +29,7 @@ from requant.suggest import did_you_mean
 # The on-disk structures of HDF5 1.10: smaller than the earliest, with checksums, and stable.
 LIBVER = ("v110", "v110")
 
-STORED_COSTS = 16  # bytes of the manifest that naming a 16-bit type takes: it has to save more
+STORED_COSTS = 16  # bytes of the manifest that saying so takes: it has to save more
 
 
 def save(
@@ -137,10 +138,17 @@ def _checked_array(name: str, tensor: object) -> NDArray[Any]:
 
 def _entry(name: str, tensor: Codebook | NDArray[Any], halves: bool, form: Form) -> Entry:
     held = tensor.centroids if isinstance(tensor, Codebook) else tensor
-    stored = exact_half(held) if halves and held.dtype == np.float32 and 2 * held.size > STORED_COSTS else None
+    stored = _shorter(held, isinstance(tensor, Codebook)) if halves and held.dtype == np.float32 else None
     if isinstance(tensor, Codebook):
         return Entry(name, tensor.shape, "float32", tensor.k, stored, form)
     return Entry(name, tensor.shape, tensor.dtype.name, None, stored)
+
+
+def _shorter(held: NDArray[np.float32], centroids: bool) -> str | None:
+    """How fewer bytes hold the same, where that saves more than it takes to say so."""
+    if centroids and 4 * (held.size - 1) > STORED_COSTS and step_of(held) is not None:
+        return STEPS
+    return exact_half(held) if 2 * held.size > STORED_COSTS else None
 
 
 def _write(path: Path, image: memoryview) -> None:

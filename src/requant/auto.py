@@ -5,7 +5,7 @@ bit more a weight halves d. One price of a bit for the whole network would mean 
 find, by the size that the file shall have (Gray and Neuhoff, "Quantization", 1998, on high resolution).
 
 That holds for rounding each weight alone. Once errors are made up for (`reconstruction`), most where inputs are alike
-(early layers, whose F is high), layers differ less: d ~ F^(-1/4) did better (docs/frontier.md). So this is where it
+(early layers, whose F is high), layers differ less: d ~ F^(-1/4) did better (docs/tried.md). So this is where it
 begins; then each layer is rounded alone, errors made up for, and what that does to the outputs is measured. With KL =
 c d^2 of a layer of n weights, one price of a bit means d ~ (n / c)^(1/2); going half of the way there did best.
 """

@@ -106,8 +106,9 @@ def explain(axis: Axes, results: pd.DataFrame) -> None:
     axis.annotate(
         "every index equally likely:\nlog2 k bits, nothing left to code;\nfew centroids for the tails",
         (at.bits, at.error),
-        (at.bits - 1.2, at.error * 5),
-        fontsize=7,
+        (0.5, 0.82),
+        textcoords="axes fraction",
+        fontsize=6.5,
         arrowprops={"arrowstyle": "-", "lw": 0.6},
     )
 

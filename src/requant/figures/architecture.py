@@ -26,7 +26,7 @@ def draw_architecture(table: pd.DataFrame) -> Figure:
     axes.set_xscale("log")
     axes.set_xlabel("weights and biases")
     axes.set_ylim(len(ours) - 0.4, -0.6)
-    axes.legend(fontsize=6.5, loc="upper right", borderpad=0.2, framealpha=1, edgecolor="white")
+    figure.legend(fontsize=6.5, loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 

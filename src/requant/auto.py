@@ -28,6 +28,7 @@ from requant.codebook_trellis import TrellisCodebook
 from requant.compression import Compressed, place
 from requant.errors import UserError
 from requant.layers import TensorInfo, describe
+from requant.limits import MAX_CENTROIDS
 from requant.plan import Assignment
 from requant.reconstruction.curvature import fisher
 from requant.reconstruction.graph import Layer, layers, trace
@@ -39,9 +40,10 @@ METHOD = "grid"
 EXPONENT = -0.25  # of the Fisher information
 HALF_WAY = 0.5  # in octaves, from the first steps to those that were measured to be right
 MOST_CHANGE = 2.0  # of a layer's step by what was measured: far from there KL does not follow d^2
-REACHES = (1, 3, 7, 15, 31, 63, 127, 511)  # steps to each side of 0: few, so that layers share their tables
+REACHES = (1, 3, 7, 15, 31, 63)  # steps to each side of 0: few, so that layers of few bits are alike; above, any
+MOST_REACH = (MAX_CENTROIDS - 1) // 2
 CLOSE = 5e-4  # of the indices' bytes wanted
-LEAST_VALUES = 4 * (2 * REACHES[-1] + 1)  # of a weight that is no layer's as it is used: for fewer a table takes more
+LEAST_VALUES = 4096  # of a weight that is no layer's as it is used: for fewer a table takes more
 BATCH = 32  # images, where layers are measured
 LEAST_BITS = 2.0  # a weight, for a trellis
 START, RANGES = 1e-3, (2.0**16, 2.0**32)  # where outputs hardly move widths are great
@@ -81,8 +83,12 @@ class Grids:
         return Compressed(model, codebooks, self._assignments(codebooks), self.tensors)
 
     def for_trellis(self, codebooks: Mapping[str, AnyCodebook]) -> set[str]:
-        """Those of its codebooks that a trellis suits: with few bits a weight it has too few zeros to offer."""
-        return {layer.weight for layer in self.layers if codebooks[layer.weight].entropy_bits >= LEAST_BITS}
+        """Those of its codebooks that a trellis suits: with few bits a weight it has too few zeros to offer.
+
+        It has nearly twice as many values as its table, and they are as limited as any.
+        """
+        fitting = {name: book for name, book in codebooks.items() if 2 * book.k - 1 <= MAX_CENTROIDS}
+        return {name for name, book in fitting.items() if book.entropy_bits >= LEAST_BITS}
 
     def _assignments(self, codebooks: Mapping[str, Codebook]) -> list[Assignment]:
         return [Assignment(t, codebooks[t.name].k, METHOD) for t in self.tensors if t.name in codebooks]
@@ -172,14 +178,16 @@ def grids_for(
 
 
 def on_grid(weight: Tensor, width: float) -> Codebook:
-    """Weights rounded to multiples of `width`, or of what 511 steps to each side of 0 need.
+    """Weights rounded to multiples of `width`, or of what the most steps to each side of 0 need.
 
     First layers of few weights ask for hundreds of steps, which cost next to nothing.
     """
     values = weight.detach().cpu().numpy()
-    width = max(width, float(np.abs(values).max()) / (REACHES[-1] + 0.49), float(np.finfo(np.float32).tiny))
+    width = max(width, float(np.abs(values).max()) / (MOST_REACH + 0.49), float(np.finfo(np.float32).tiny))
     steps = np.rint(values / width).astype(np.int64)
-    reach = next(r for r in REACHES if r >= np.abs(steps).max())
+    needed = int(np.abs(steps).max())
+    wide = min(needed + needed // 8, MOST_REACH)  # making up for errors takes some further out
+    reach = next((reach for reach in REACHES if reach >= needed), wide)
     places = np.arange(-reach, reach + 1)
     indices: Any = (steps + reach).astype(index_dtype(places.size))
     return Codebook(places.astype(np.float32) * np.float32(width), indices, values.dtype)

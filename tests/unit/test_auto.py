@@ -33,10 +33,10 @@ def test_grids_hold_zero_and_round_to_the_nearest_step(values: list[float], widt
     weight = torch.tensor(values)
     book = on_grid(weight, width)
     assert book.k % 2 == 1
-    assert book.k <= 1023
+    assert book.k <= 4095
     assert book.indices.dtype == (np.uint8 if book.k <= 256 else np.uint16)
     assert book.centroids[book.k // 2] == 0
-    step = max(width, float(weight.abs().max()) / 511.49)
+    step = max(width, float(weight.abs().max()) / 2047.49)
     assert np.abs(book.dense() - weight.numpy()).max() <= step * 0.5001
 
 

@@ -44,6 +44,13 @@ def test_levels_that_all_lie_above_the_middle_come_back(tmp_path: Path) -> None:
     assert np.array_equal(stored({"w": book}, tmp_path)["w"].dense(), book.dense())
 
 
+def test_indices_that_differ_by_next_to_nothing_come_back(tmp_path: Path) -> None:
+    """Beside a centroid that none has; levels would have to be infinitely far apart to tell them."""
+    book = Codebook(np.array([-9, 0, 1e-42], np.float32), np.array([[1, 2, 2], [2, 1, 1]], np.uint8))
+    found = stored({"w": book}, tmp_path)["w"]
+    assert np.array_equal(found.indices, book.indices)
+
+
 @given(st.lists(codebooks(), max_size=3))
 @settings(max_examples=60)
 def test_any_codebooks_come_back(tmp_path_factory: pytest.TempPathFactory, books: list[Codebook]) -> None:

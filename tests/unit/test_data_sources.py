@@ -185,13 +185,13 @@ def test_a_failed_download_says_what_to_place_where(tmp_path: Path, name: str, m
 
 
 def test_a_wrong_name_gets_the_nearest_right_one() -> None:
-    with pytest.raises(ConfigError, match="did you mean cifar10"):
+    with pytest.raises(ConfigError, match="did you mean 'cifar10'"):
         data.labelled("cifar-10", "test", RGB)
-    with pytest.raises(ConfigError, match="did you mean photos"):
+    with pytest.raises(ConfigError, match="did you mean 'photos'"):
         data.unlabeled("photo", RGB)
-    with pytest.raises(ConfigError, match="There is: cifar10, imagenet, mnist5k"):
+    with pytest.raises(ConfigError, match="there are: cifar10, imagenet, mnist5k"):
         data.classes("zzz")
-    with pytest.raises(ConfigError, match="did you mean imagenet"):
+    with pytest.raises(ConfigError, match="did you mean 'imagenet'"):
         data.has_training_images("imagnet", None)
 
 
@@ -219,7 +219,7 @@ def test_settings_of_labelled_images_are_checked() -> None:
         data.labelled("mnist5k", "train", GREY, augment="flip")
     with pytest.raises(ConfigError, match="measured as they are"):
         data.labelled("mnist5k", "test", GREY, augment="shift")
-    with pytest.raises(ConfigError, match="did you mean train"):
+    with pytest.raises(ConfigError, match="did you mean 'train'"):
         data.labelled("mnist5k", "trian", GREY)
     with pytest.raises(ConfigError, match="set bilinear or bicubic"):
         data.labelled("mnist5k", "test", Preprocessing(28, 28, (0.0,), (1.0,), "nearest"))

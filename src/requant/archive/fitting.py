@@ -22,6 +22,7 @@ from requant.codebook import CHUNK, Codebook
 
 CANDIDATES = np.arange(MOST_LEVELS) - MOST_LEVELS // 2  # levels, before the lowest that is used becomes 0
 SPACINGS = (5.0, 15.0)  # how far apart levels may be, in standard errors of a channel's own tilt
+LEAST_VARIANCE = 1e-12  # of a statistic from 0 to 1: below it no level tells indices apart
 LOWEST = AXES * int(CANDIDATES[0])  # sum of levels
 ROUNDS = 4
 STEPS = 12
@@ -52,7 +53,7 @@ def _fits(codebook: Codebook, base: Model) -> Iterator["_Fit"]:
     share_K = counts_K / max(1, counts_K.sum())
     u_K = u_K - share_K @ u_K
     variance = float(share_K @ u_K**2)
-    if variance <= 0:
+    if variance <= LEAST_VARIANCE:
         return
     sums = _sums(codebook, u_K)
     values = float(np.median([codebook.indices.size // size for size in sizes if size > 1] or [1]))

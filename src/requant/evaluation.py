@@ -1,5 +1,6 @@
 """Exact counts: how often a network is right, and how far it is from its teacher."""
 
+import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ class Accuracy:
     agreement: float | None = None
     """The fraction of images on which student and teacher name the same class."""
     kl: float | None = None
-    """Mean KL(teacher || student) of the class probabilities, nats."""
+    """Mean KL(teacher || student) of the class probabilities, nats; None where outputs are no numbers."""
 
     def to_dict(self) -> dict[str, Any]:
         """As result.json holds it."""
@@ -93,39 +94,47 @@ def _as_weights(model: nn.Module, images_NCHW: Tensor) -> Tensor:
 def score(logits_NC: Tensor, labels_N: Tensor, teacher_NC: Tensor | None = None) -> Accuracy:
     """Counts and distances from logits. Ties go to the lower class index, in top-1 as in top-5.
 
+    Images on which the outputs are no numbers (NaN, infinite) count as wrong, with a warning; there is no KL then.
+
     Raises:
-        DataError: for outputs that are no numbers, and labels that are none of the classes.
+        DataError: for a teacher's outputs that are no numbers, and labels that are none of the classes.
 
     """
-    _check_numbers(logits_NC)
+    broken_N = _no_numbers(logits_NC)
+    if broken_N.any():
+        text = f"outputs on {int(broken_N.sum())} of {len(logits_NC)} images are {_NONE}: they count as wrong"
+        warnings.warn(text, stacklevel=2)
     if int(labels_N.min()) < 0 or int(labels_N.max()) >= logits_NC.shape[1]:
         raise DataError(
             f"labels go from {int(labels_N.min())} to {int(labels_N.max())}, and the outputs have classes 0 to "
             f"{logits_NC.shape[1] - 1}: leave images without a class out"
         )
     ranks_NC = logits_NC.argsort(dim=1, descending=True, stable=True)
-    hits_N = ranks_NC[:, 0] == labels_N
+    hits_N = (ranks_NC[:, 0] == labels_N) & ~broken_N
     n, correct = len(labels_N), int(hits_N.sum())
-    top5 = int((ranks_NC[:, :5] == labels_N[:, None]).any(1).sum())
-    agreement, kl = (None, None) if teacher_NC is None else _distances(logits_NC, teacher_NC)
+    top5 = int(((ranks_NC[:, :5] == labels_N[:, None]).any(1) & ~broken_N).sum())
+    agreement, kl = (None, None) if teacher_NC is None else _distances(logits_NC, teacher_NC, broken_N)
     return Accuracy(n, correct, correct / n, top5 / n, _worst_class(hits_N, labels_N), agreement, kl)
 
 
-def _distances(logits_NC: Tensor, teacher_NC: Tensor) -> tuple[float, float]:
-    same = int((logits_NC.argmax(1) == teacher_NC.argmax(1)).sum())
+def _distances(logits_NC: Tensor, teacher_NC: Tensor, broken_N: Tensor) -> tuple[float, float | None]:
+    if broken := int(_no_numbers(teacher_NC).sum()):
+        raise DataError(f"the teacher's outputs on {broken} of {len(teacher_NC)} images are {_NONE}: check its weights")
+    same = int(((logits_NC.argmax(1) == teacher_NC.argmax(1)) & ~broken_N).sum())
+    if broken_N.any():
+        return same / len(logits_NC), None
     student, teacher = logits_NC.double().log_softmax(1), teacher_NC.double().log_softmax(1)
     shares = teacher.exp()
     kl = torch.where(shares > 0, shares * (teacher - student), 0.0).sum(1).mean()  # a class may be ruled out: -inf
     return same / len(logits_NC), float(kl.clamp(min=0))
 
 
-def _check_numbers(logits_NC: Tensor) -> None:
-    bad = int(logits_NC.double().log_softmax(1).isnan().any(1).sum())
-    if bad:
-        raise DataError(
-            f"the outputs on {bad} of {len(logits_NC)} images are no numbers (NaN or infinite): where a training "
-            "diverged, lower its learning_rate; else check the weights and the images"
-        )
+_NONE = "no numbers (NaN or infinite)"
+
+
+def _no_numbers(logits_NC: Tensor) -> Tensor:
+    """(N,) whether they give no shares of the classes."""
+    return logits_NC.double().log_softmax(1).isnan().any(1)
 
 
 def _worst_class(hits_N: Tensor, labels_N: Tensor) -> dict[str, float]:

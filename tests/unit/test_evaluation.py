@@ -53,13 +53,20 @@ def test_one_pass_generators_can_be_measured_against_a_teacher() -> None:
     assert evaluate(model, batches, teacher=model).n == 24
 
 
-def test_outputs_that_are_no_numbers_are_an_error() -> None:
-    teacher, labels = torch.randn(6, 4), torch.zeros(6, dtype=torch.int64)
-    for value in (float("nan"), float("inf")):
-        broken = teacher.clone()
-        broken[2, 1] = value
-        with pytest.raises(DataError, match="outputs on 1 of 6 images are no numbers"):
-            score(broken, labels, teacher)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_that_are_no_numbers_count_as_wrong(value: float) -> None:
+    teacher = torch.randn(6, 4)
+    labels = teacher.argmax(1)
+    broken = teacher.clone()
+    broken[2, int(labels[2])] = value
+    with pytest.warns(UserWarning, match="outputs on 1 of 6 images are no numbers"):
+        found = score(broken, labels, teacher)
+    assert (found.correct, found.agreement, found.kl) == (5, 5 / 6, None)
+    assert found.top5 == 5 / 6
+    with pytest.warns(UserWarning, match="on 6 of 6 images"):
+        assert score(torch.full((6, 4), value), labels).correct == 0
+    with pytest.raises(DataError, match="teacher's outputs on 1 of 6 images"):
+        score(teacher, labels, broken)
 
 
 def test_a_class_may_be_ruled_out() -> None:

@@ -205,7 +205,7 @@ class TargetConfig:
     """plan=auto: the size that the file shall have, or how far its outputs may move."""
 
     size_mb: float | None = None
-    """Megabytes (1,000,000 bytes); comes before `reduction`."""
+    """Megabytes (1,000,000 bytes) that the file may have; comes before `reduction`."""
     reduction: float | None = None
     """The share of the original's bytes (four a parameter) that shall be saved, 0 to 1."""
     max_drop: float | None = None

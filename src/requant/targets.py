@@ -32,15 +32,15 @@ def fit_size(
     damping: float | None = None,
     trellis: bool = False,
 ) -> Compressed:
-    """The network rounded to grids so that its file has the target's size, within 0.2 % (reconstructed: 1 %).
+    """The network rounded to grids so that its file is no larger than the target, and by 0.2 % smaller at most.
 
-    The entropy of the indices follows the step closely and is quick to compute; the file's true size says, a few
-    times, what comes on top. Where no step has that size (grids have 1,023 steps at most), it is said how near it came.
+    (By 1 % where it is reconstructed.) The entropy of the indices follows the step closely and is quick to compute; the file's true size says, a few
+    times, what comes on top. Where no such size was found, it is said how near it came: from below if at all.
 
     Args:
         grids: of the network.
         size: the bytes of what is made.
-        target: bytes wanted.
+        target: bytes that the file may have.
         batches: images (N, C, H, W) without labels; where there are any the network is reconstructed on them.
         damping: of the reconstruction; None: the best of three (`best_damping`), chosen once.
         trellis: reconstruct on trellises, where layers have bits enough (`Grids.for_trellis`).
@@ -49,20 +49,21 @@ def fit_size(
         UserError: for a size that cannot be had.
 
     """
-    tolerance = RECONSTRUCTED if batches else TOLERANCE
-    step, reconstructed = step_of(grids, target), _Reconstruction(grids, batches, damping, trellis)
+    slack = (RECONSTRUCTED if batches else TOLERANCE) * target
+    goal = round(target - slack / 2)
+    step, reconstructed = step_of(grids, goal), _Reconstruction(grids, batches, damping, trellis)
     sizes: dict[float, int] = {}
     nearest: tuple[int, Compressed] | None = None
     while len(sizes) < (RECONSTRUCTIONS if batches else ROUNDS) and step not in sizes:
         plain = grids.at(step)
         found = reconstructed(plain)
         sizes[step] = true = size(found)
-        if nearest is None or abs(true - target) < abs(nearest[0] - target):
+        if nearest is None or _off(true, target) < _off(nearest[0], target):
             nearest = true, found
-        if abs(true - target) <= tolerance * target:
+        if target - slack <= true <= target:
             return found
-        wanted = max(0.0, target - (true - entropy_bytes(plain)))  # what is not on grids may be less with wider steps
-        step = _between(sizes, target) or step_of(grids, wanted)
+        wanted = max(0.0, goal - (true - entropy_bytes(plain)))  # what is not on grids may be less with wider steps
+        step = _between(sizes, goal) or step_of(grids, wanted)
         if not wanted and step in sizes:
             raise UserError(
                 f"a file of {target:,} bytes cannot be had: with nothing left on grids it has {min(sizes.values()):,}; "
@@ -71,6 +72,11 @@ def fit_size(
     assert nearest is not None
     console.print(f"  {nearest[0]:,} bytes are the nearest to {target:,} that was found", highlight=False)
     return nearest[1]
+
+
+def _off(size: int, target: int) -> tuple[bool, int]:
+    """How far from the target, for comparing; any that is above it is further."""
+    return size > target, abs(size - target)
 
 
 def _between(sizes: Mapping[float, int], target: int) -> float | None:

@@ -34,8 +34,9 @@ def fit_size(
 ) -> Compressed:
     """The network rounded to grids so that its file is no larger than the target, and by 0.2 % smaller at most.
 
-    (By 1 % where it is reconstructed.) The entropy of the indices follows the step closely and is quick to compute; the file's true size says, a few
-    times, what comes on top. Where no such size was found, it is said how near it came: from below if at all.
+    (By 1 % where it is reconstructed.) The entropy of the indices follows the step closely and is quick to compute; the
+    file's true size says, a few times, what comes on top. Where no such size was found, it is said how near it came:
+    from below if at all.
 
     Args:
         grids: of the network.

@@ -138,8 +138,12 @@ def draw() -> None:
             for number, (bits, (marker, line)) in enumerate(LOOKS.items()):
                 kl = {row["setting"]: float(row["kl"]) for row in rows if row["method"] == f"{bits} bits"}
                 places = [place for place, step in enumerate(STEPS) if step in kl]
+                last = [place for place in places if place == len(STEPS) - 1]
                 look: dict[str, Any] = {"marker": marker, "markersize": 4, "color": f"C{number}"}
-                for shown, stroke, label in ((places[:-1], line, f"{bits} bits"), (places[-1:], "none", "")):
+                for shown, stroke, label in (
+                    (places[: len(places) - len(last)], line, f"{bits} bits"),
+                    (last, "none", ""),
+                ):
                     axes.plot(shown, [kl[list(STEPS)[place]] for place in shown], linestyle=stroke, label=label, **look)
             axes.set_yscale("log")
             axes.set_xticks(range(len(STEPS)), STEPS, rotation=60, ha="right", rotation_mode="anchor")

@@ -213,14 +213,10 @@ class TargetConfig:
 
     def __post_init__(self) -> None:
         positive(**{"target.size_mb": self.size_mb})
-        if self.reduction is not None and not 0 < self.reduction < 1:
-            raise ConfigError(
-                f"target.reduction={self.reduction}: must lie between 0 and 1; 0.9 means a tenth of the size"
-            )
-        if self.max_drop is not None and not 0 < self.max_drop < 1:
-            raise ConfigError(
-                f"target.max_drop={self.max_drop}: must lie between 0 and 1; 0.01 is one image in a hundred"
-            )
+        meanings = {"reduction": "0.9 means a tenth of the size", "max_drop": "0.01 is one image in a hundred"}
+        for key, meaning in meanings.items():
+            if (share := getattr(self, key)) is not None and not 0 < share < 1:
+                raise ConfigError(f"target.{key}={share}: must lie between 0 and 1; {meaning}")
         if self.max_drop is not None and self.size_mb is not None:
             raise ConfigError("target.max_drop and target.size_mb: one of them decides; leave the other out")
 

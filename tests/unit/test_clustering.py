@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from requant.clustering import METHODS, bins, cluster, starts
 from requant.clustering.assign import assign
@@ -14,7 +13,6 @@ from requant.clustering.grid import make_grid
 from requant.clustering.interval_costs import IntervalCosts
 from requant.clustering.search import Search
 from requant.codebook import Codebook
-from requant.compression import compress
 from requant.errors import UserError
 
 NORMAL = np.random.default_rng(0).standard_normal(20_000).astype(np.float32)
@@ -390,22 +388,3 @@ def test_tensors_of_other_layouts_are_clustered_by_their_values() -> None:
     conjugate = torch.tensor([1 + 2j, 3 + 4j]).conj().imag
     assert conjugate.is_neg()
     assert cluster(conjugate, 2).dense().tolist() == [-2, -4]
-
-
-def test_what_modules_keep_beside_their_tensors_is_left_alone() -> None:
-    class Extra(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(4, 4)
-
-        def forward(self, values: torch.Tensor) -> torch.Tensor:
-            return self.fc(values)
-
-        def get_extra_state(self) -> dict[str, int]:
-            return {"calls": 3}
-
-        def set_extra_state(self, _: dict[str, int]) -> None:
-            pass
-
-    found = compress(Extra(), [{"kind": "weight", "centroids": 2}], torch.zeros(1, 4))
-    assert found.codebooks["fc.weight"].k == 2

@@ -136,3 +136,22 @@ def test_what_cannot_be_done_is_refused(settings: dict[str, Any], message: str) 
 def test_rules_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         Rule.from_mapping({"kind": "weight", "centroids": 4, **settings}, 1)
+
+
+def test_what_modules_keep_beside_their_tensors_is_left_alone() -> None:
+    class Extra(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return self.fc(values)
+
+        def get_extra_state(self) -> dict[str, int]:
+            return {"calls": 3}
+
+        def set_extra_state(self, _: dict[str, int]) -> None:
+            pass
+
+    found = compress(Extra(), [{"kind": "weight", "centroids": 2}], torch.zeros(1, 4))
+    assert found.codebooks["fc.weight"].k == 2

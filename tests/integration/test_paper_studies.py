@@ -53,6 +53,7 @@ def test_a_study_at_the_papers_scale_runs_from_end_to_end_in_two_processes(study
         "data.workers=0",
         "trainer=ddp_cpu",
         "retrain.epochs=1",
+        "baseline.epochs=1",
         "retrain.batch_size=4",
     )
     (tmp_path / "cifar10.safetensors").unlink()  # 184 MB

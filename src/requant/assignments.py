@@ -25,8 +25,8 @@ class Nearest(nn.Module):
 
     Args:
         codebook: what the tensor is on.
-        original: the tensor before clustering, of its shape, or None: latents begin at its values, moved into the cells
-            of their centroids, or else at the centroids.
+        original: the tensor before clustering, of its shape, or None: latents begin half of the way from the centroids
+            to its values, moved into the cells of their centroids, or else at the centroids.
         together: keep the centroids' proportions.
 
     """
@@ -39,7 +39,7 @@ class Nearest(nn.Module):
         self.dtype = codebook.dtype
         centroids_k = torch.from_numpy(codebook.centroids.copy())
         self.register_buffer("grid", centroids_k)
-        self.start = _within_cells(original, centroids_k, torch.from_numpy(codebook.indices.astype(np.int32)))
+        self.start = _begin(original, centroids_k, torch.from_numpy(codebook.indices.astype(np.int32)))
 
     def forward(self, centroids_k: Tensor, latents: Tensor) -> Tensor:
         """The dense tensor; `centroids_k` is the factor (1,) with `together`."""
@@ -70,10 +70,18 @@ def nearest(values: Tensor, sorted_k: Tensor) -> Tensor:
     return torch.bucketize(values.contiguous(), (sorted_k[1:] + sorted_k[:-1]) / 2, out_int32=True)
 
 
-def _within_cells(original: Tensor | None, sorted_k: Tensor, indices: Tensor) -> Tensor:
+def _begin(original: Tensor | None, sorted_k: Tensor, indices: Tensor) -> Tensor:
+    """Half of the way from the centroid of each value's index to the original, or to the border of its cell.
+
+    Where a value was given another centroid than the nearest one, as in making up for errors, its original lies
+    outside the cell. A latent on the border would leave in the first step, and a fifth to a half of them are there.
+    """
+    centroids = sorted_k[indices]
+    return centroids if original is None else centroids + (_within_cells(original, sorted_k, indices) - centroids) / 2
+
+
+def _within_cells(original: Tensor, sorted_k: Tensor, indices: Tensor) -> Tensor:
     """The original, each value moved as little as makes the centroid of its index the nearest."""
-    if original is None:
-        return sorted_k[indices]
     borders = (sorted_k[1:] + sorted_k[:-1]) / 2
     lower = torch.cat([sorted_k.new_tensor([-torch.inf]), torch.nextafter(borders, borders + torch.inf)])
     upper = torch.cat([borders, sorted_k.new_tensor([torch.inf])])
@@ -101,8 +109,8 @@ def train_assignments(
     >>> layer = nn.Linear(2, 1, bias=False)
     >>> codebook = Codebook(np.float32([-1, 2]), np.uint8([[1, 0]]))
     >>> centroids, latents = train_assignments(layer, "weight", codebook, torch.tensor([[1.0, 0.25]]))
-    >>> layer.weight.tolist(), latents.data.add_(0.5)
-    ([[2.0, -1.0]], tensor([[1.5000, 0.7500]]))
+    >>> layer.weight.tolist(), latents.data.add_(1)
+    ([[2.0, -1.0]], tensor([[2.5000, 0.6250]]))
     >>> layer.weight.tolist()
     [[2.0, 2.0]]
 

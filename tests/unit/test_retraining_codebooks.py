@@ -47,7 +47,7 @@ def test_codebooks_move_and_hold_and_come_back_from_their_file(tmp_path: Path) -
         images(),
         codebooks=student.codebooks,
         recipe=RECIPE,
-        movement=Movement(0.02, 0.02),
+        movement=Movement(0.02, 0.05),
     )
     assert history.curve[-1]["loss"] < history.curve[0]["loss"]
     assert distance(student.model, teacher) < distance(plain, teacher) < quantized
@@ -97,9 +97,10 @@ def test_the_first_step_of_adam_moves_everything_by_its_rate() -> None:
     )
     # The teacher's logits are 5 and 1.5, the student's 0.5 and -1: row 0 is to rise, row 1 to fall. Neighbouring
     # centroids are 0.75 apart. Centroids move by 0.09375: -1 and 0.5 (of row 0) up, -0.25 (of row 1) down. Latents
-    # begin at 2, -1, 0.125 (the border of their centroid's cell) and 0, and move by 0.65625: two take another centroid.
+    # begin at 1.25 and -1 (half of the way from 0.5 to 2; -1 is its centroid), -0.0625 and -0.125 (from -0.25 to the
+    # border, 0.125, and to 0), and move by 0.65625: three take another centroid.
     assert books["0.weight"].centroids.tolist() == [-0.90625, -0.34375, 0.59375]
-    assert books["0.weight"].indices.tolist() == [[2, 1], [1, 0]]
+    assert books["0.weight"].indices.tolist() == [[2, 1], [0, 0]]
     assert student[0].bias.tolist() == pytest.approx([0.25, -0.25])
 
 

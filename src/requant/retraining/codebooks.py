@@ -54,9 +54,9 @@ def retrain_codebooks(
     """Train codebooks and all that is not quantized until the student's outputs match the teacher's, in place.
 
     Each centroid gets the mean gradient of its members; with a latent rate each weight has a latent value beside it,
-    which begins at the teacher's weight (within the cell of its centroid) and takes the centroid nearest to it in every
-    step. At the end each tensor lies on the codebook that is returned. Codebooks of one centroid are trained as one
-    free value; those of buffers (batch norm's statistics) stand still.
+    which begins half of the way from its centroid to the teacher's weight (or to the border of the cell) and takes the
+    centroid nearest to it in every step. At the end each tensor lies on the codebook that is returned. Codebooks of one
+    centroid are trained as one free value; those of buffers (batch norm's statistics) stand still.
 
     Args:
         student: lies on `codebooks`.

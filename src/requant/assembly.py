@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from requant.machine import cores
 from requant.models import Architecture, build, load_weights, preprocessing
 from requant.plan import Rule
 from requant.progress import console
+from requant.retraining import predict
 from requant.runs import teacher_hash
 from requant.settings import all_settings, result_settings
 from requant.teacher import train_teacher
@@ -33,16 +34,31 @@ def check(settings: Config) -> None:
     _check_granularity(settings)
     if settings.storage.method not in archive.STORAGES:
         raise ConfigError(f"storage.method={settings.storage.method}: choose one of {', '.join(archive.STORAGES)}")
-    if settings.model.classes != data.classes(settings.data.name):
-        raise ConfigError(
-            f"model.classes={settings.model.classes}, but data={settings.data.name} has "
-            f"{data.classes(settings.data.name)}: set model.classes, or choose another model or data"
-        )
+    _check_data(settings)
     if settings.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator=gpu, but torch finds no GPU here: use trainer=cpu")
     rules(settings)
     _check_one_table(settings)
     _check_bits(settings)
+
+
+def _check_data(settings: Config) -> None:
+    """The classes are the network's, and nothing needs labels that are not there."""
+    classes = data.classes(settings.data.name, settings.data.root)
+    if classes is not None and settings.model.classes != classes:
+        raise ConfigError(
+            f"model.classes={settings.model.classes}, but data={settings.data.name} has {classes}: "
+            "set model.classes, or choose another model or data"
+        )
+    if classes is not None:
+        return
+    needing = {
+        "model.weights=trained": settings.model.weights == "trained",
+        "task=teacher": settings.task == "teacher",
+        "retrain=conventional": settings.retrain.method == "conventional",
+    }
+    if wrong := [name for name, there in needing.items() if there]:
+        raise ConfigError(f"{wrong[0]} needs labelled images, and data=none has none: choose another, or set data")
 
 
 def _check_granularity(settings: Config) -> None:
@@ -115,11 +131,23 @@ def rules(settings: Config) -> list[Rule]:
 def architecture(settings: Config) -> Architecture:
     """The network, without weights."""
     model = settings.model
-    return Architecture(model.name, model.classes, model.channels, model.image_size, model.width)
+    mean, std = (None if found is None else tuple(found) for found in (model.mean, model.std))
+    return Architecture(model.name, model.classes, model.channels, model.image_size, model.width, mean, std)
 
 
-def test_images(settings: Config) -> data.LabelledImages:
-    """What accuracy is measured on."""
+def test_images(settings: Config, teacher: nn.Module) -> data.LabelledImages:
+    """What accuracy is measured on; where there are no labels, held-out unlabeled images with the teacher's classes."""
+    if settings.data.name != data.NO_LABELS:
+        return _test_set(settings)
+    source = settings.unlabeled
+    crops = settings.data.limit if data.cuts_crops(source.name, source.crops) else None
+    images = _unlabeled(settings, "held_out", crops=crops, fresh=False)
+    outputs = predict(teacher.to(device(settings)), images, settings.data.batch_size, settings.data.workers)
+    teacher.cpu()
+    return data.LabelledPairs(images, outputs.argmax(1))
+
+
+def _test_set(settings: Config) -> data.LabelledImages:
     source, wanted = settings.data, preprocessing(architecture(settings))
     return data.labelled(source.name, "test", wanted, root=source.root, limit=source.limit)
 
@@ -145,16 +173,17 @@ def unlabeled_images(settings: Config) -> data.UnlabeledImages:
 
 
 def held_out_images(settings: Config) -> data.UnlabeledImages:
-    """What target.max_drop is measured on: nothing else looks at these, or at other crops of them."""
+    """What target.max_drop is measured on: no training looks at these, or at other crops of them."""
     return _unlabeled(settings, "held_out")
 
 
 def _part(settings: Config) -> data.Part:
-    return "all" if settings.target.max_drop is None else "seen"
+    """A part is held out where something is measured on unlabeled images."""
+    return "all" if settings.target.max_drop is None and settings.data.name != data.NO_LABELS else "seen"
 
 
-def _unlabeled(settings: Config, part: data.Part) -> data.UnlabeledImages:
-    source = settings.unlabeled
+def _unlabeled(settings: Config, part: data.Part, **changes: Any) -> data.UnlabeledImages:
+    source = replace(settings.unlabeled, **changes)
     return data.unlabeled(
         source.name,
         preprocessing(architecture(settings)),
@@ -178,7 +207,7 @@ def retrainings(settings: Config) -> Iterator[tuple[str, RetrainConfig]]:
         return
     if data.has_training_images(settings.data.name, settings.data.train_root):
         yield "conventional", settings.baseline
-    else:
+    elif settings.data.name != data.NO_LABELS:
         console.print(
             f"Without the conventional baseline: data={settings.data.name} has no training images here "
             "(data.train_root=<folder> gives them; retrain@baseline=none silences this)."
@@ -194,14 +223,15 @@ def retraining_images(settings: Config, recipe: RetrainConfig) -> Any:
 
 def outputs_identity(settings: Config, teacher: str, images: str) -> dict[str, Any]:
     """What the teacher's outputs on the `test` or the `unlabeled` images depend on; `teacher` is its checksum."""
-    if images == "test":
-        source: Any = settings.data
-        part: data.Part = "all"
-        seed, batch_size = None, settings.data.batch_size
-    else:
-        source, part = settings.unlabeled, _part(settings)
-        seed = settings.seed if data.cuts_crops(source.name, source.crops) else None
-        batch_size = settings.retrain.batch_size
+    labelled = images == "test" and settings.data.name != data.NO_LABELS
+    source: Any = settings.data if labelled else settings.unlabeled
+    part: data.Part = "all" if labelled else _part(settings)
+    cropped = not labelled and data.cuts_crops(source.name, source.crops)
+    seed = settings.seed if cropped else None
+    batch_size = settings.data.batch_size if images == "test" else settings.retrain.batch_size
+    if images == "test" and not labelled:
+        part = "held_out"
+        source = replace(source, crops=settings.data.limit if cropped else None, fresh=False)
     return {
         "teacher": teacher,
         "architecture": architecture(settings).to_dict(),
@@ -269,7 +299,7 @@ def _train(settings: Config, path: Path) -> None:
         path,
         architecture(settings),
         training_images(settings, recipe.augment, recipe.seed),
-        data.loader(test_images(settings), settings.data.batch_size, shuffle=False, workers=settings.data.workers),
+        data.loader(_test_set(settings), settings.data.batch_size, shuffle=False, workers=settings.data.workers),
         recipe,
         label_smoothing=recipe.label_smoothing,
         batch_norm=recipe.batch_norm,

@@ -31,6 +31,11 @@ class ModelConfig:
     """Height and width of the network's input, pixels."""
     width: float = 1.0
     """Factor on the channel counts (CIFAR forms and vgg_small)."""
+    mean: list[float] | None = None
+    """Of each channel of the images that it was trained on, from 0 to 1; null: the published weights' (CIFAR forms:
+    CIFAR-10's)."""
+    std: list[float] | None = None
+    """The standard deviations that go with it."""
     weights: str = "none"
     """imagenet, trained (by `teacher`'s recipe on `data`, on first use), none (random), or a file."""
     quantize: str = ""
@@ -128,13 +133,14 @@ class DataConfig:
     """The labelled images: the test set, and the training set where a step needs it."""
 
     name: str = MISSING
-    """mnist5k, cifar10, imagenet."""
+    """mnist5k, cifar10, imagenet, folder (a tree with a folder for each class), none (no labels: agreement with the
+    teacher on a fifth of the unlabeled images, which nothing else looks at)."""
     root: str | None = None
-    """Folder of the data (imagenet: the validation tree); null: the cache, else a download."""
+    """Folder of the data (imagenet, folder: the tree to measure on); null: the cache, else a download."""
     train_root: str | None = None
-    """imagenet: the training tree, for conventional retraining."""
+    """imagenet, folder: the training tree, for conventional retraining."""
     limit: int | None = None
-    """Use only so many test images."""
+    """Use only so many test images (none: so many crops, of photographs)."""
     train_limit: int | None = None
     """Use only so many training images."""
     batch_size: int = _aside(250)

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from requant.progress import console
-from requant.results import STUDENTS, described
+from requant.results import STUDENTS, described, images, measure
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
@@ -23,7 +23,7 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
 def result_table(result: Mapping[str, Any]) -> Table:
     """A line each for teacher, quantized, retrained, conventional."""
     config = result["config"]
-    title = f"{config['model']['name']} on {config['data']['name']}"
+    title = f"{config['model']['name']} on {images(config)}"
     if "size" in result:
         title += f": {described(config)}, {config['storage']['method']}"
     table = Table(
@@ -34,12 +34,18 @@ def result_table(result: Mapping[str, Any]) -> Table:
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    for heading in ("", "bytes", "size", "top-1", "correct", "agrees", "KL", "worst"):
+    headings = ("same class", "agrees", "KL") if _unlabeled(result) else ("top-1", "correct", "agrees", "KL", "worst")
+    for heading in ("", "bytes", "size", *headings):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for name in STUDENTS:
         if name in result["accuracy"]:
-            table.add_row(name, *_sizes(result, name), *_figures(result["accuracy"][name]))
+            figures = _figures(result["accuracy"][name])
+            table.add_row(name, *_sizes(result, name), *(figures[1:4] if _unlabeled(result) else figures))
     return table
+
+
+def _unlabeled(result: Mapping[str, Any]) -> bool:
+    return measure(result["config"]) == "agreement"
 
 
 def _sizes(result: Mapping[str, Any], name: str) -> tuple[str, str]:
@@ -64,10 +70,14 @@ def _figures(accuracy: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _caption(result: Mapping[str, Any]) -> str:
-    lines = [f"n = {result['accuracy']['teacher']['n']:,} images; in %: top-1, that of the worst class"]
+    n = f"n = {result['accuracy']['teacher']['n']:,}"
+    lines = [f"{n} images; in %: top-1, that of the worst class"]
+    if _unlabeled(result):
+        lines = [f"{n} images without labels, held out; in %: agreement with the teacher"]
     if "size" in result:
         lines[0] += ", size against float32,"
-        lines.append("agreement with the teacher; KL from the teacher in nats")
+        lines.append("" if _unlabeled(result) else "agreement with the teacher; ")
+        lines[-1] += "KL from the teacher in nats"
         lines.append(f"size reduced by {_percent(result['size']['size_reduction'])} %")
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
     return "\n".join([*lines, seconds])

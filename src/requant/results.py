@@ -75,6 +75,18 @@ def described(config: Mapping[str, Any]) -> str:
     return "auto, " + (f"{target['size_mb']} MB" if target["size_mb"] else f"-{100 * target['reduction']:g} %")
 
 
+def measure(config: Mapping[str, Any]) -> str:
+    """What `top1` of such a run is: of data=none, whose labels are the teacher's classes, the agreement with it."""
+    return "agreement" if config["data"]["name"] == "none" else "top-1"
+
+
+def images(config: Mapping[str, Any]) -> str:
+    """On which images a run measured, for titles."""
+    if measure(config) == "top-1":
+        return str(config["data"]["name"])
+    return f"{config['unlabeled']['name']} (unlabeled)"
+
+
 def row(result: Mapping[str, Any]) -> dict[str, Any]:
     """A run in one line: settings, sizes in bytes, accuracies as fractions with their counts."""
     config, size = result["config"], result.get("size", {})

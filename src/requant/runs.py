@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from requant.config import Config
-from requant.data import fingerprint
+from requant.data import NO_LABELS, fingerprint
 from requant.errors import ConfigError, WeightsError
 from requant.files import exclusive, remove_unfinished, write_json
 from requant.layout import LOCK, RESULT, SETTINGS
@@ -31,6 +31,10 @@ _OF_RULES = ("centroids", "clustering")
 """Those that say nothing to plan=auto, which has grids of its own."""
 
 
+_LATER = ("mean", "std")
+"""Settings of the model that earlier versions did not have: where they are not used, hashes are as they were."""
+
+
 def settings_hash(settings: Config) -> str:
     """16 hex digits over the settings that can change the result.
 
@@ -39,7 +43,9 @@ def settings_hash(settings: Config) -> str:
     """
     if settings.task == "teacher":
         return teacher_hash(settings)
-    unused = _UNUSED[settings.task] + (_OF_RULES if settings.plan.method == "auto" else ())
+    unused = {*_UNUSED[settings.task], *(_OF_RULES if settings.plan.method == "auto" else ())}
+    if settings.data.name == NO_LABELS:
+        unused.discard("unlabeled")  # on which is measured
     return _hash({key: value for key, value in _identity(settings).items() if key not in unused})
 
 
@@ -127,9 +133,10 @@ def _identity(settings: Config) -> dict[str, Any]:
     weights = settings.model.weights
     if weights not in ("imagenet", "trained", "none"):
         weights = _bytes(weights)
-    return result_settings(
-        replace(settings, data=data, unlabeled=unlabeled, model=replace(settings.model, weights=weights))
-    )
+    model = replace(settings.model, weights=weights)
+    found = result_settings(replace(settings, data=data, unlabeled=unlabeled, model=model))
+    found["model"] = {key: value for key, value in found["model"].items() if key not in _LATER or value is not None}
+    return found
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from requant.data import cifar10, cifar100, digits, imagenet, mnist5k, photos, stl10, svhn
+from requant.data import cifar10, cifar100, class_folders, digits, imagenet, mnist5k, photos, stl10, svhn
 from requant.data.arrays import AUGMENTATIONS, ArrayImages
 from requant.data.checks import check_augment, check_crops, check_name, check_shared
 from requant.data.crops import RandomCrops
@@ -19,7 +19,11 @@ from requant.data.randomness import chosen
 from requant.errors import ConfigError
 from requant.preprocessing import Preprocessing
 
+NO_LABELS = "none"
+"""The name of a labelled set that is none."""
 _CLASSES = {"mnist5k": mnist5k.CLASSES, "cifar10": cifar10.CLASSES, "imagenet": imagenet.CLASSES}
+_TREES = {"imagenet": imagenet.read_tree, "folder": class_folders.read_tree}
+_LABELLED = (*_CLASSES, "folder")
 _SMALL_IMAGES: dict[str, Callable[[str | None], Tensor]] = {
     "digits": lambda _: digits.read_images(),
     "cifar10": lambda root: cifar10.read("train", root)[0],
@@ -46,12 +50,12 @@ def labelled(
     """Images with their class indices.
 
     Args:
-        name: `mnist5k`, `cifar10` or `imagenet`.
+        name: `mnist5k`, `cifar10`, `imagenet` or `folder` (a tree with a folder for each class).
         split: `train` or `test`.
         preprocessing: what the network expects.
-        root: where the data lie; imagenet: the validation tree. cifar10 without it: the cache, else a download.
-        train_root: imagenet's training tree.
-        augment: of training images: `none`, `shift` (by up to an eighth of the size; imagenet: random-resized crops),
+        root: where the data lie; of trees that of the test images. cifar10 without it: the cache, else a download.
+        train_root: of trees: that of the training images.
+        augment: of training images: `none`, `shift` (by up to an eighth of the size; trees: random-resized crops),
             or `flip_shift` (half of them mirrored as well).
         limit: the first so many of a fixed order in which classes are mixed.
         seed: of the augmentation.
@@ -60,27 +64,31 @@ def labelled(
         ConfigError: a name or setting that does not exist or does not apply.
         DataError: the images are missing or not what they should be.
     """
-    check_name(name, _CLASSES, "data.name")
+    check_name(name, _LABELLED, "data.name")
     check_name(split, ("train", "test"), "the split")
     check_augment(augment, AUGMENTATIONS, split)
     check_shared(name, root, limit, preprocessing, "data")
-    if name == "imagenet":
+    if name in _TREES:
         where = (root, "data.root") if split == "test" else (train_root, "data.train_root")
-        return imagenet.open_tree(*where, preprocessing, augment, limit, seed)
+        if name == "folder" and split == "train":
+            class_folders.require_same_classes(root, train_root)
+        return class_folders.open_images(_TREES[name](*where), preprocessing, augment, limit, seed)
     pixels, labels = mnist5k.read(split) if name == "mnist5k" else cifar10.read(split, root)
     return LabelledPairs(ArrayImages(_limited(pixels, limit), preprocessing, augment, seed), _limited(labels, limit))
 
 
-def classes(name: str) -> int:
-    """Number of classes of a labelled set."""
-    check_name(name, _CLASSES, "data.name")
-    return _CLASSES[name]
+def classes(name: str, root: str | None = None) -> int | None:
+    """Number of classes of a labelled set; None of `none`. Of `folder` those of the tree."""
+    check_name(name, (*_LABELLED, NO_LABELS), "data.name")
+    if name == "folder":
+        return len(class_folders.class_names(root, "data.root", class_folders.NAMED))
+    return _CLASSES.get(name)
 
 
 def has_training_images(name: str, train_root: str | None) -> bool:
     """Whether `labelled(name, "train", ...)` has something to open."""
-    check_name(name, _CLASSES, "data.name")
-    return name != "imagenet" or train_root is not None
+    check_name(name, (*_LABELLED, NO_LABELS), "data.name")
+    return name != NO_LABELS and (name not in _TREES or train_root is not None)
 
 
 def unlabeled(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from requant.figures.style import COLOURS, HATCHES, MARKERS, PAGE, style
-from requant.results import STAGES, STUDENTS, described
+from requant.results import STAGES, STUDENTS, described, images, measure
 
 _PARTS = {"indices": "0.25", "codebooks": "0.85", "dense": "0.55", "overhead": "1.0"}
 LABEL_HEIGHT = 7.0  # in percent of the axis
@@ -22,10 +22,10 @@ def draw_run(result: Mapping[str, Any], path: Path) -> None:
         size, parts, accuracy, curve = figure.subplots(1, 4, width_ratios=[0.8, 0.9, 1, 1.4])
         _draw_size(size, result["size"])
         _draw_parts(parts, result["size"])
-        _draw_accuracy(accuracy, result["accuracy"])
-        _draw_curve(curve, result)
         config = result["config"]
-        figure.suptitle(f"{config['model']['name']} on {config['data']['name']}, {described(config)}", fontsize=9)
+        _draw_accuracy(accuracy, result["accuracy"], measure(config))
+        _draw_curve(curve, result)
+        figure.suptitle(f"{config['model']['name']} on {images(config)}, {described(config)}", fontsize=9)
         figure.savefig(path)
 
 
@@ -56,7 +56,7 @@ def _draw_parts(axes: Axes, size: Mapping[str, Any]) -> None:
     axes.set_ylabel("share of the file (%)")
 
 
-def _draw_accuracy(axes: Axes, accuracy: Mapping[str, Any]) -> None:
+def _draw_accuracy(axes: Axes, accuracy: Mapping[str, Any], measured: str) -> None:
     names = [name for name in STUDENTS if name in accuracy]
     for x, name in enumerate(names):
         height = 100 * accuracy[name]["top1"]
@@ -64,7 +64,7 @@ def _draw_accuracy(axes: Axes, accuracy: Mapping[str, Any]) -> None:
         axes.annotate(f"{height:.1f}", (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=7)
     axes.set_xticks(range(len(names)), names, rotation=25, ha="right", rotation_mode="anchor")
     axes.set_ylim(0, 108)
-    axes.set_ylabel(f"top-1 (%), n = {accuracy['teacher']['n']:,}")
+    axes.set_ylabel(f"{measured} (%), n = {accuracy['teacher']['n']:,}")
 
 
 def _draw_curve(axes: Axes, result: Mapping[str, Any]) -> None:
@@ -85,6 +85,6 @@ def _draw_curve(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.annotate("quantized", (0, start), (6, 0), textcoords="offset points", fontsize=7, va="center")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch of retraining")
-    axes.set_ylabel("top-1 (%)")
+    axes.set_ylabel(f"{measure(result['config'])} (%)")
     if "retrain" in result:
         axes.legend(frameon=False, loc="best", fontsize=7)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeGuard
 
 from requant.errors import ConfigError
 from requant.suggest import did_you_mean
@@ -23,6 +23,9 @@ class Architecture:
         channels: of the input images: 3 (RGB) or 1 (grey).
         image_size: height and width of the input images, in pixels.
         width: factor on the channel counts; only for the CIFAR forms and `vgg_small`.
+        mean: of each channel of the images, in units of the [0, 1] intensity range; None: what the published weights
+            (of CIFAR forms CIFAR-10's training set) were normalised with.
+        std: the standard deviations that go with it.
 
     Raises:
         ConfigError: a value of the wrong type or out of its range.
@@ -33,6 +36,8 @@ class Architecture:
     channels: int = 3
     image_size: int = 224
     width: float = 1.0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -43,10 +48,14 @@ class Architecture:
             raise ConfigError("model.channels must be 3 (RGB) or 1 (grey), not 2")
         _require_integer("image_size", self.image_size, *IMAGE_SIZES)
         _require_width(self.width)
+        _require_statistics(self.mean, self.std, self.channels)
 
-    def to_dict(self) -> dict[str, str | int | float]:
-        """Plain values, fit for JSON; `from_dict` turns them back."""
-        return asdict(self) | {"width": float(self.width)}
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON; `from_dict` turns them back. `mean` and `std` only where they are given."""
+        plain = asdict(self) | {"width": float(self.width)}
+        for key in ("mean", "std"):
+            plain[key] = None if plain[key] is None else [float(value) for value in plain[key]]
+        return {key: value for key, value in plain.items() if value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Architecture":
@@ -63,7 +72,23 @@ class Architecture:
                 raise ConfigError(f"an architecture has no key {key!r}{did_you_mean(key, known)}")
         if "name" not in data:
             raise ConfigError("an architecture needs the key 'name': which network it is")
-        return cls(**data)
+        statistics = {key: tuple(data[key]) for key in ("mean", "std") if isinstance(data.get(key), list)}
+        return cls(**{**data, **statistics})
+
+
+def _require_statistics(mean: object, std: object, channels: int) -> None:
+    """Both or none; a number for each channel."""
+    if mean is None and std is None:
+        return
+    for key, values in (("mean", mean), ("std", std)):
+        if not isinstance(values, tuple) or len(values) != channels or not all(map(_is_number, values)):
+            raise ConfigError(
+                f"model.mean and model.std must have {channels} numbers each, and model.{key} is {values!r}"
+            )
+        if not all(0 <= value <= 1 for value in values) or (key == "std" and not all(values)):
+            raise ConfigError(
+                f"model.{key}={list(values)}: must be of images from 0 to 1 (those of bytes divided by 255)"
+            )
 
 
 def _require_integer(key: str, value: object, lowest: int, highest: int) -> None:
@@ -72,7 +97,10 @@ def _require_integer(key: str, value: object, lowest: int, highest: int) -> None
 
 
 def _require_width(value: object) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
     # NaN fails the comparison.
-    if not number or not 0 < value <= MAX_WIDTH:  # type: ignore[operator]
+    if not _is_number(value) or not 0 < value <= MAX_WIDTH:
         raise ConfigError(f"model.width must be a number above 0 and up to {MAX_WIDTH:g}, not {value!r}")
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,5 +1,7 @@
 """All networks by name."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +43,10 @@ def preprocessing(architecture: Architecture) -> Preprocessing:
     Raises:
         ConfigError: as `build`.
     """
-    return family(architecture).preprocessing(architecture)
+    found = family(architecture).preprocessing(architecture)
+    if architecture.mean is None or architecture.std is None:
+        return found
+    return replace(found, mean=architecture.mean, std=architecture.std)
 
 
 def example_input(architecture: Architecture) -> Tensor:

@@ -67,12 +67,14 @@ def fit(
     loggers: Sequence[Logger] = (),
     seed: int = 0,
     label: str = "retrain",
+    measure: str = "top-1",
 ) -> History:
     """Train the parameters of `student` that require gradients, in place.
 
     `rates` are those of parameters, by name, that have another than the recipe's. `folder` holds last.ckpt: where it is
     there already, the training goes on from it and ends in the same weights.
-    `test` (images, labels) adds the accuracy to each epoch of the curve. `trainer` is passed on to Lightning's Trainer.
+    `test` (images, labels) adds the accuracy to each epoch of the curve, shown as `measure`. `trainer` is passed on to
+    Lightning's Trainer.
     Raises UserError where the loss is no longer finite.
     """
     choice("statistics", statistics, ("keep", "update"))
@@ -86,7 +88,7 @@ def fit(
         stochastic=stochastic,
         seed=seed,
     )
-    lightning = _trainer(recipe, folder, trainer or {}, loggers, label)
+    lightning = _trainer(recipe, folder, trainer or {}, loggers, EpochProgress(label, measure))
     checkpoint = folder / LAST if folder is not None and (folder / LAST).exists() else None
     with warnings.catch_warnings():
         _hush()
@@ -99,7 +101,7 @@ def fit(
 
 
 def _trainer(
-    recipe: Recipe, folder: Path | None, settings: Mapping[str, Any], loggers: Sequence[Logger], label: str
+    recipe: Recipe, folder: Path | None, settings: Mapping[str, Any], loggers: Sequence[Logger], progress: EpochProgress
 ) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     keep = [] if folder is None else [CurveFile(folder / "metrics.csv"), every_epoch(folder)]
@@ -108,7 +110,7 @@ def _trainer(
         return pl.Trainer(
             **{"accelerator": "cpu", "devices": 1, **settings},
             max_epochs=recipe.epochs,
-            callbacks=[EpochProgress(label), *keep],
+            callbacks=[progress, *keep],
             plugins=[AtomicCheckpointIO(), *_cluster()],
             logger=list(loggers) or False,
             enable_checkpointing=folder is not None,

@@ -34,8 +34,8 @@ class CurveFile(Callback):
 class EpochProgress(Callback):
     """One bar over all the steps of a training, with the last epoch's loss and accuracy beside it."""
 
-    def __init__(self, label: str):
-        self.label = label
+    def __init__(self, label: str, measure: str = "top-1"):
+        self.label, self.measure = label, measure
         self.progress = bar(TextColumn("{task.fields[note]}"))
         self.task = TaskID(0)
         self.shown = 0
@@ -66,7 +66,7 @@ class EpochProgress(Callback):
         curve = getattr(pl_module, "curve", [])
         if trainer.is_global_zero and len(curve) > self.shown:
             self.shown = len(curve)
-            note = _note(curve[-1])
+            note = _note(curve[-1], self.measure)
             self.progress.update(self.task, note=note)
             if not console.is_terminal:
                 console.print(f"{self.label}: epoch {len(curve)}/{trainer.max_epochs} {note}")
@@ -76,6 +76,6 @@ class EpochProgress(Callback):
         self.progress.stop()
 
 
-def _note(epoch: dict[str, float]) -> str:
-    accuracy = f"  top-1 {100 * epoch['top1']:.2f} %" if "top1" in epoch else ""
+def _note(epoch: dict[str, float], measure: str) -> str:
+    accuracy = f"  {measure} {100 * epoch['top1']:.2f} %" if "top1" in epoch else ""
     return f"loss {epoch['loss']:.4f}{accuracy}"

@@ -28,7 +28,7 @@ from requant.plan import Assignment, resolve
 from requant.progress import console
 from requant.reconstruction import batches_of, reconstruct
 from requant.report import print_result
-from requant.results import ending, findings, summary, write_result
+from requant.results import ending, findings, measure, summary, write_result
 from requant.retraining import History, Movement, retrain, retrain_codebooks, retrain_with_labels
 from requant.runs import settings_hash
 from requant.settings import all_settings
@@ -64,10 +64,10 @@ def compress_network(settings: Config, folder: Path) -> Path:
     """Teacher, plan, clustering, archive, retraining, evaluation, result."""
     seconds: dict[str, float] = {}
     todo = dict(assembly.retrainings(settings))
-    test = assembly.test_images(settings)
     images = {name: assembly.retraining_images(settings, recipe) for name, recipe in todo.items()}
     with timed(seconds, "teacher"):
         teacher = assembly.teacher(settings)
+    test = assembly.test_images(settings, teacher)
     with timed(seconds, "cluster"):
         found = _grids(settings, teacher) if settings.plan.method == "auto" else None
         compressed = _quantize(settings, folder, teacher) if found is None else _at_target(settings, found)
@@ -253,6 +253,7 @@ def _retrain(
         "folder": job.folder / name,
         "trainer": assembly.trainer(job.settings),
         "loggers": tracker.loggers(name) if is_main() else (),
+        "measure": measure(all_settings(job.settings)),
     }
     begun = job.histories[name].seconds if name in job.histories else 0.0  # a reconstruction's
     if recipe.method == "conventional":

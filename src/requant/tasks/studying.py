@@ -20,9 +20,11 @@ def measure_sensitivity(settings: Config, folder: Path) -> Path:
     seconds: dict[str, float] = {}
     network = assembly.architecture(settings)
     source = settings.data
-    test = loader(assembly.test_images(settings), source.batch_size, shuffle=False, workers=source.workers, shard=False)
     with timed(seconds, "teacher"):
-        teacher = assembly.teacher(settings).to(assembly.device(settings))
+        teacher = assembly.teacher(settings)
+        images = assembly.test_images(settings, teacher)
+        test = loader(images, source.batch_size, shuffle=False, workers=source.workers, shard=False)
+        teacher.to(assembly.device(settings))
         study = Study(
             teacher,
             example_input(network),

@@ -17,9 +17,9 @@ from requant.teacher import keep_teacher
 def train_teacher(settings: Config, folder: Path) -> Path:
     """Train and keep the teacher, and measure it; return the path of result.json."""
     seconds: dict[str, float] = {}
-    test = assembly.test_images(settings)
     with timed(seconds, "teacher"):
         teacher = assembly.teacher(settings)
+    test = assembly.test_images(settings, teacher)
     batches = loader(test, settings.data.batch_size, shuffle=False, workers=settings.data.workers)
     found = {"accuracy": {"teacher": score(*outputs(teacher, batches)).to_dict()}}
     weights = assembly.teacher_path(settings)

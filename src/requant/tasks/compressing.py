@@ -146,10 +146,11 @@ def _at_target(
     if most is not None:
         # What is only rounded may miss the drop where a reconstruction follows, which meets it or says that it cannot.
         follows = not batches and "reconstruct" in (settings.retrain.method, settings.retrain.start)
+        device = next(found.base.parameters()).device
         return fit_drop(
             found,
             most,
-            _held_out(settings),
+            [batch.to(device) for batch in _held_out(settings)],
             lambda made: _as_stored(settings, found, made.model, made.codebooks)[0],
             batches,
             damping,
@@ -291,6 +292,7 @@ def _reconstruct(
     if job.grids is None:
         student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches, recipe.damping)
     else:
+        job.grids.base.to(device)  # plans are made on the CPU
         found = _at_target(job.settings, job.grids, batches, recipe)
         student, codebooks = found.model, found.codebooks
     seen = sum(len(batch) for batch in batches)

@@ -11,8 +11,9 @@ from requant import app
 from requant.errors import ConfigError
 from requant.files import exclusive
 from requant.layout import RESULT
+from requant.machine import provenance
 from requant.results import described
-from requant.runs import claimed, provenance, run_folder, settings_hash, state, teacher_hash
+from requant.runs import claimed, run_folder, settings_hash, state, teacher_hash
 from requant.settings import all_settings
 
 

@@ -71,7 +71,8 @@ def compress_network(settings: Config, folder: Path) -> Path:
     with timed(seconds, "cluster"):
         found = _grids(settings, teacher) if settings.plan.method == "auto" else None
         compressed = _quantize(settings, folder, teacher) if found is None else _at_target(settings, found)
-    teacher.to(assembly.device(settings))
+    device = assembly.device(settings)
+    teacher.to(device)
     job = Run(settings, folder, test, teacher, compressed, found, seconds)
     if is_main():
         _store(job, "quantized", compressed.model, compressed.codebooks)
@@ -80,7 +81,7 @@ def compress_network(settings: Config, folder: Path) -> Path:
     students = {}
     with _tracker(job) as tracker:
         for name, recipe in todo.items():
-            student, codebooks = copy.deepcopy(compressed.model), compressed.codebooks
+            student, codebooks = copy.deepcopy(compressed.model).to(device), compressed.codebooks
             with timed(seconds, name):
                 if "reconstruct" in (recipe.method, recipe.start):
                     student, codebooks = _reconstruct(job, name, recipe, images[name])

@@ -3,13 +3,12 @@
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.clusterers import CLUSTERERS, Clusterer, Clusters
-from requant.codebook import Codebook, index_dtype
+from requant.codebook import Codebook
 
 RUNS = 7
 WARM_UP = 4096  # values: what is compiled or imported on the first call is not measured
@@ -68,9 +67,7 @@ def _seconds_to_copy(array: NDArray[np.float32]) -> float:
 def _squared_error(values: NDArray[np.float32], found: Clusters) -> float:
     """To the centroids in float32, as an archive holds them."""
     centroids, indices = found
-    order = np.argsort(centroids)
-    ranks: Any = np.argsort(order).astype(index_dtype(centroids.size))
-    return Codebook(centroids[order].astype(np.float32), ranks[indices]).squared_error(values)
+    return Codebook.from_unsorted(centroids.astype(np.float32), indices).squared_error(values)
 
 
 def _reset_peak() -> None:

@@ -24,11 +24,13 @@ def run(settings: Config) -> Path:
     folder = run_folder(settings)
     keep_memory()
     use_threads(assembly.threads(settings))
-    if not is_main():
-        return _TASKS[settings.task](settings, folder)
     if settings.dry_run:
-        console.print(f"{state(folder)}: {folder} (dry_run=true: nothing was started)", soft_wrap=True)
+        if is_main():
+            console.print(f"{state(folder)}: {folder} (dry_run=true: nothing was started)", soft_wrap=True)
         return folder / RESULT
+    if not is_main():
+        done = (folder / RESULT).exists() and not settings.force
+        return folder / RESULT if done else _TASKS[settings.task](settings, folder)
     with claimed(folder, settings):
         if (folder / RESULT).exists():
             console.print("This run is done already (force=true starts it over).")

@@ -307,7 +307,7 @@ class TrainerConfig:
     sync_batchnorm: bool = False
     precision: str = "32-true"
     threads: int | None = _aside(None)
-    """CPU threads; null: torch's choice."""
+    """CPU threads of a process; null: torch's choice, or of several devices each its share of the cores."""
 
     def __post_init__(self) -> None:
         choice("trainer.accelerator", self.accelerator, ("cpu", "gpu", "auto"))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from requant.layers import TensorInfo, describe
+from requant.machine import provenance
 from requant.models import Architecture, build, example_input
-from requant.runs import provenance
 
 
 def layer_table(architecture: Architecture) -> list[dict[str, Any]]:

@@ -7,9 +7,6 @@ from math import prod
 from torch import Tensor, nn
 
 from requant.calls import first_calls
-from requant.kinds import KINDS
-
-__all__ = ["KINDS", "TensorInfo", "describe"]
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 RUNNING_STATISTICS = {"running_mean": "bn_mean", "running_var": "bn_std"}
@@ -22,8 +19,8 @@ class TensorInfo:
     Attributes:
         name: its key in the state dict.
         layer: the paper's number of the layer it belongs to, from 1; 0: of no layer (a ViT's class token).
-        kind: one of `KINDS`. `bn_alpha` and `bn_beta` are the scale and the shift of any normalisation. `bn_std` is
-            the paper's name for batch norm's running variance: the tensor holds the variance, not its root.
+        kind: one of `requant.kinds.KINDS`. `bn_alpha` and `bn_beta` are the scale and the shift of any normalisation.
+            `bn_std` is the paper's name for batch norm's running variance: the tensor holds the variance, not its root.
         shape: its size along each dimension.
     """
 

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import re
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,16 @@ def machine() -> dict[str, Any]:
     import torch  # late: a sweep does without it
 
     return {"system": platform.platform(), "cpu": cpu(), "threads": torch.get_num_threads(), "gpus": gpus()}
+
+
+def provenance() -> dict[str, Any]:
+    """The commit, the versions of what computes, and the machine."""
+    packages = ("requant", "torch", "torchvision", "pytorch-lightning", "numpy", "h5py")
+    return {
+        "git": _commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "machine": machine(),
+    }
 
 
 def hardware() -> dict[str, str]:
@@ -81,3 +92,14 @@ def gpus() -> list[str]:
     import torch
 
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def _commit() -> str | None:
+    def git(*words: str) -> str:
+        folder = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -53,9 +53,9 @@ def _sizes(result: Mapping[str, Any], name: str) -> tuple[str, str]:
         return "", ""
     size = result["size"]
     if name == "teacher":
-        return _bytes(size["original_bytes"]), _percent(1.0)
+        return f"{size['original_bytes']:,}", _percent(1.0)
     count = size["quantized_bytes"] if name == "quantized" else size["retrained_bytes"]
-    return _bytes(count), _percent(count / size["original_bytes"])
+    return f"{count:,}", _percent(count / size["original_bytes"])
 
 
 def _figures(accuracy: Mapping[str, Any]) -> tuple[str, ...]:
@@ -81,10 +81,6 @@ def _caption(result: Mapping[str, Any]) -> str:
         lines.append(f"size reduced by {_percent(result['size']['size_reduction'])} %")
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
     return "\n".join([*lines, seconds])
-
-
-def _bytes(count: int | None) -> str:
-    return "" if count is None else f"{count:,}"
 
 
 def _percent(fraction: float | None) -> str:

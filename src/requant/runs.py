@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +17,6 @@ from requant.data import NO_LABELS, fingerprint
 from requant.errors import ConfigError, WeightsError
 from requant.files import exclusive, remove_unfinished, write_json
 from requant.layout import LOCK, RESULT, SETTINGS
-from requant.machine import machine
 from requant.settings import all_settings, result_settings
 
 _UNUSED = {
@@ -117,16 +114,6 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def provenance() -> dict[str, Any]:
-    """The commit, the versions of what computes, and the machine."""
-    packages = ("requant", "torch", "torchvision", "pytorch-lightning", "numpy", "h5py")
-    return {
-        "git": _commit(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "machine": machine(),
-    }
-
-
 def _identity(settings: Config) -> dict[str, Any]:
     data = replace(settings.data, root=_content(settings.data.root), train_root=_content(settings.data.train_root))
     unlabeled = replace(settings.unlabeled, root=_content(settings.unlabeled.root))
@@ -157,14 +144,3 @@ def _content(path: str | None) -> str | None:
 
 def _hash(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _commit() -> str | None:
-    def git(*words: str) -> str:
-        folder = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

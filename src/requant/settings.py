@@ -29,7 +29,11 @@ def parse(config: DictConfig, in_sweep: bool = False) -> Config:
 
 def result_settings(settings: Any) -> dict[str, Any]:
     """The settings that can change a result, as plain nested values (those marked aside left out)."""
-    return {f.name: _plain(getattr(settings, f.name)) for f in fields(settings) if not f.metadata.get("aside", False)}
+    return {
+        f.name: result_settings(value) if is_dataclass(value := getattr(settings, f.name)) else value
+        for f in fields(settings)
+        if not f.metadata.get("aside", False)
+    }
 
 
 def all_settings(settings: Any) -> dict[str, Any]:
@@ -38,10 +42,6 @@ def all_settings(settings: Any) -> dict[str, Any]:
         f.name: all_settings(value) if is_dataclass(value := getattr(settings, f.name)) else value
         for f in fields(settings)
     }
-
-
-def _plain(value: Any) -> Any:
-    return result_settings(value) if is_dataclass(value) else value
 
 
 def all_keys() -> list[str]:

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from requant.archive.forms import from_arrays, to_arrays
 from requant.clustering import cluster_tensor
-from requant.codebook import Codebook
 from requant.codebook_forms import AnyCodebook
 from requant.data.cache import cache_folder
 from requant.files import exclusive, replacing
@@ -80,22 +79,20 @@ class SharedClusterer:
             return cluster_tensor(values, centroids, method, split, name=name, **options)
 
         def compute() -> Tensors:
-            made = cluster_tensor(values, centroids, method, split, name=name, **options)
-            return {part: torch.from_numpy(array) for part, array in to_arrays(made).items()}
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always", UserWarning)
+                made = cluster_tensor(values, centroids, method, split, name=name, **options)
+            texts = json.dumps([str(warning.message) for warning in said]).encode()
+            parts = {part: torch.from_numpy(array) for part, array in to_arrays(made).items()}
+            return parts | {"said": torch.frombuffer(bytearray(texts), dtype=torch.uint8)}
 
         wanted = {"values": tensors_checksum({"": values}), "centroids": centroids, "method": method, "split": split}
-        kept = shared("clusters", {**wanted, "options": options}, compute)
-        codebook = from_arrays({part: tensor.numpy() for part, tensor in kept.tensors.items()})
-        if kept.found:
-            self.found += 1
-            _warn_of_few(codebook, centroids, method, name)
-        return codebook
-
-
-def _warn_of_few(codebook: AnyCodebook, centroids: int, method: str, name: str) -> None:
-    """What `cluster` said to whoever computed it."""
-    if isinstance(codebook, Codebook) and codebook.k < centroids and method != "entropy":
-        warnings.warn(f"{name} has {codebook.k} distinct values, fewer than {centroids} centroids", stacklevel=3)
+        kept = shared("clusters", {**wanted, "name": name, "options": options}, compute)
+        arrays = {part: tensor.numpy() for part, tensor in kept.tensors.items()}
+        for text in json.loads(arrays.pop("said").tobytes()):
+            warnings.warn(text, stacklevel=2)
+        self.found += kept.found
+        return from_arrays(arrays)
 
 
 def _computed(compute: Callable[[], Tensors]) -> Shared:

@@ -145,7 +145,8 @@ def steps(model: nn.Module, into: tuple[type[nn.Module], ...] = (), example: Ten
     Args:
         model: left as it is.
         into: modules to look into; where there are any, and an example, also functions that are given weights.
-        example: images (N, C, H, W); with them a path may depend on sizes, and the steps are those for images as large.
+        example: images (N, C, H, W), taken to the model's device and precision; with them a path may depend on sizes,
+            and the steps are those for images as large.
 
     Raises:
         FAILURES: one of them, if the path depends on what is computed.
@@ -153,6 +154,9 @@ def steps(model: nn.Module, into: tuple[type[nn.Module], ...] = (), example: Ten
     """
     parameters = inspect.signature(model.forward).parameters.values()
     defaults = {given.name: given.default for given in parameters if given.default is not given.empty} or None
+    if example is not None:
+        first = next(model.parameters(), example)
+        example = example.to(first.device, first.dtype)
     with evaluating(model), torch.no_grad():
         try:
             graph = _without_checks(_Tracer(into).trace(model, concrete_args=defaults))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from archives import saved, saved_2
 
-from requant.archive import STORAGES, envelope, frames, read
+from requant.archive import STORAGES, envelope, frames, read, save
 from requant.errors import ArchiveError
 
 each_storage = pytest.mark.parametrize("storage", STORAGES)
@@ -209,8 +209,8 @@ def replace_manifest_2(file: h5py.File, **changes: object) -> None:
 
 @each_storage
 def test_a_header_of_the_other_version_is_refused(storage: str, tmp_path: Path) -> None:
-    for save in (saved, saved_2):
-        save(tmp_path / "a.h5", storage)
+    for written in (saved, saved_2):
+        written(tmp_path / "a.h5", storage)
         data = (tmp_path / "a.h5").read_bytes()
         refused(tmp_path / "a.h5", forged(data[512:], 3 - data[8]), "damaged inside")
 
@@ -279,6 +279,19 @@ def test_forged_hdf5_is_refused(change, message: str, tmp_path: Path) -> None:
     saved(tmp_path / "a.h5")
     rewrite(tmp_path / "a.h5", change)
     refused(tmp_path / "a.h5", (tmp_path / "a.h5").read_bytes(), message)
+
+
+def test_links_within_a_tensors_name_are_refused(tmp_path: Path) -> None:
+    model = torch.nn.ParameterDict({"a/b/c": torch.nn.Parameter(torch.arange(20.0))})
+    save(tmp_path / "a.h5", model, {}, storage="gzip")
+    assert np.array_equal(read(tmp_path / "a.h5").dense["a/b/c"], np.arange(20))
+
+    def link(file: h5py.File) -> None:
+        file.move("tensors/a", "elsewhere")
+        file["tensors/a"] = h5py.SoftLink("/elsewhere")
+
+    rewrite(tmp_path / "a.h5", link)
+    refused(tmp_path / "a.h5", (tmp_path / "a.h5").read_bytes(), "link to elsewhere")
 
 
 def test_forged_indices_and_values_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -336,3 +337,21 @@ def test_only_a_reconstruction_may_have_to_meet_the_drop_later(
     compressing._at_target(configured, example_grids())
     compressing._at_target(configured, example_grids(), [images(4)], configured.retrain)
     assert given == [missed, False]
+
+
+def test_what_is_reconstructed_is_on_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[torch.device] = []
+
+    def fit(
+        found: Grids, _: float, held_out: list[Tensor], __: object, batches: list[Tensor], *___: object, **____: object
+    ):
+        given.extend(tensor.device for tensor in (*found.base.parameters(), *held_out, *batches))
+        return example_grids().at(0.3)
+
+    monkeypatch.setattr(compressing.assembly, "device", lambda _: torch.device("meta"))
+    monkeypatch.setattr(compressing, "_held_out", lambda _: [images(4)])
+    monkeypatch.setattr(compressing, "fit_drop", fit)
+    configured = settings("plan=auto", "target.max_drop=0.01", "retrain=reconstruct")
+    job = SimpleNamespace(settings=configured, grids=example_grids(), histories={})
+    compressing._reconstruct(job, "retrained", configured.retrain, TensorImages(images(8)))  # type: ignore[arg-type]
+    assert set(given) == {torch.device("meta")}

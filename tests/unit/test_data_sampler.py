@@ -44,7 +44,7 @@ def batches(indices: list[int], size: int) -> list[list[int]]:
 
 @given(st.integers(1, 60), st.integers(0, 9), st.integers(0, 5))
 def test_an_index_carries_the_epoch_and_each_item_comes_once(length: int, seed: int, epoch: int) -> None:
-    sampler = data.EpochSampler(length, shuffle=True, seed=seed)
+    sampler = data.EpochSampler(length, 1, shuffle=True, seed=seed)
     sampler.set_epoch(epoch)
     epochs, items = zip(*(divmod(index, length) for index in sampler), strict=True)
     assert set(epochs) == {epoch}
@@ -53,7 +53,7 @@ def test_an_index_carries_the_epoch_and_each_item_comes_once(length: int, seed: 
 
 @given(st.integers(1, 60), st.integers(0, 5))
 def test_without_shuffling_the_order_is_plain_and_the_epoch_is_0(length: int, epoch: int) -> None:
-    sampler = data.EpochSampler(length, shuffle=False)
+    sampler = data.EpochSampler(length, 1, shuffle=False)
     sampler.set_epoch(epoch)
     assert list(sampler) == list(range(length))
 
@@ -62,7 +62,7 @@ def test_without_shuffling_the_order_is_plain_and_the_epoch_is_0(length: int, ep
 def test_the_ranks_batches_together_are_a_single_processs_batches(
     length: int, world: int, size: int, epoch: int
 ) -> None:
-    sampler = data.EpochSampler(length, shuffle=True, seed=1, drop_last_uneven=True)
+    sampler = data.EpochSampler(length, 1, shuffle=True, seed=1)
     sampler.set_epoch(epoch)
     single = batches(list(sampler), size * world)
     ranks = [batches(part, size) for part in shares(sampler, world)]
@@ -76,7 +76,7 @@ def test_the_ranks_batches_together_are_a_single_processs_batches(
 
 @given(st.integers(2, 400), st.integers(1, 4), st.integers(2, 60))
 def test_only_a_batch_of_one_is_left_out_on_any_number_of_ranks(length: int, world: int, size: int) -> None:
-    sampler = data.EpochSampler(length, shuffle=True, drop_last_uneven=True, batch_size=size)
+    sampler = data.EpochSampler(length, size, shuffle=True)
     for part in shares(sampler, world):
         each = length // world
         assert len(part) == each - (each > 1 and each % size == 1)
@@ -91,7 +91,7 @@ def test_the_number_of_ranks_may_be_set_after_the_loader_was_made(monkeypatch: p
 
 @given(st.integers(1, 200), st.integers(1, 5))
 def test_evaluation_is_sharded_without_repeating_or_losing_an_item(length: int, world: int) -> None:
-    parts = shares(data.EpochSampler(length, shuffle=False), world)
+    parts = shares(data.EpochSampler(length, 1, shuffle=False), world)
     assert sorted(index for part in parts for index in part) == list(range(length))
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from requant.layers import KINDS, TensorInfo, describe
+from requant.kinds import KINDS
+from requant.layers import TensorInfo, describe
 from requant.models import Architecture, build, example_input
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from test_config import settings
 
+from requant import app
 from requant.errors import ConfigError
 from requant.files import exclusive
+from requant.layout import RESULT
+from requant.machine import provenance
 from requant.results import described
-from requant.runs import claimed, provenance, run_folder, settings_hash, state, teacher_hash
+from requant.runs import claimed, run_folder, settings_hash, state, teacher_hash
 from requant.settings import all_settings
 
 
@@ -119,3 +122,26 @@ def test_the_light_parts_do_not_import_torch() -> None:
     names = "requant, requant.config, requant.plan, requant.results, requant.report, requant.figures.run, requant.cli"
     code = f"import sys, {names}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_other_processes_of_a_run_do_nothing_where_nothing_is_to_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def task(_: object, folder: Path) -> Path:
+        started.append(folder)
+        return folder
+
+    started: list[Path] = []
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setitem(app._TASKS, "compress", task)
+    given = (f"out={tmp_path}", "trainer=ddp_cpu")
+    folder = run_folder(settings(*given))
+    app.run(settings(*given, "dry_run=true"))
+    assert started == []
+    app.run(settings(*given))
+    folder.mkdir(parents=True)
+    (folder / RESULT).touch()
+    app.run(settings(*given))
+    assert started == [folder]
+    app.run(settings(*given, "force=true"))
+    assert started == [folder, folder]

@@ -140,3 +140,13 @@ def test_other_values_options_and_k_are_clustered_anew_and_warnings_are_said_aga
         warnings.simplefilter("error")
         clusterer(values[:100], 8, "kmeans")  # few values: not worth a file
     assert clusterer.found == 1
+
+
+def test_clusters_that_are_empty_are_no_lack_of_distinct_values() -> None:
+    values = torch.randn(8192, generator=torch.Generator().manual_seed(0)) ** 9
+    clusterer = SharedClusterer()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first, kept = (clusterer(values, 32, "linear") for _ in range(2))
+    assert first.k == kept.k < 32
+    assert clusterer.found == 1

@@ -1,6 +1,7 @@
 """Networks as lists of steps: those whose path depends on sizes, and modules that do more than PyTorch's."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,6 +54,13 @@ def test_a_path_may_depend_on_the_size_of_the_images() -> None:
     for piece in as_chain(model, {"conv", "fc"}, batches[0]):
         found = piece(found)
     assert torch.equal(found, model(batches[2]))
+
+
+@pytest.mark.parametrize("move", [lambda model: model.to("meta"), lambda model: model.double()])
+def test_the_example_is_taken_to_the_networks_device_and_precision(move: Callable[[nn.Module], nn.Module]) -> None:
+    model = move(Sizes().eval())
+    graph = trace(model, torch.zeros(1, 3, 15, 15))
+    assert [layer.weight for layer in layers(model, graph).values()] == ["conv.weight", "fc.weight"]
 
 
 @pytest.mark.parametrize("example", [None, torch.ones(1, 3, 4, 4)])

@@ -38,7 +38,7 @@ _MAX_INFLATION = 1100  # deflate reaches 1032
 
 def _hard_linked(file: h5py.File, name: str) -> Any:
     group: Any = file
-    for part in name.split("/", 1):
+    for part in filter(None, name.split("/")):
         _require(isinstance(group, h5py.Group) and part in group, name, "is missing")
         _require(isinstance(group.get(part, getlink=True), h5py.HardLink), name, "is a link to elsewhere")
         group = group[part]

@@ -26,12 +26,11 @@ from numpy.typing import NDArray
 
 from requant.archive import ans, frames, payloads
 from requant.archive.content import Contents
-from requant.archive.datasets import open_dataset
 from requant.archive.fitting import best_model
 from requant.archive.levels import AXES, Levels, Model, axes_of, contexts, from_bytes
 from requant.archive.manifest import Entry, Manifest
 from requant.archive.payloads import (
-    Bytes,
+    PAYLOAD,
     Reader,
     Tables,
     check_values,
@@ -45,7 +44,6 @@ from requant.archive.report import TensorBytes
 from requant.codebook import Codebook, index_dtype
 from requant.errors import ArchiveError
 
-PAYLOAD = "payload"
 MOST_SIDE = 1 << 28
 
 
@@ -114,7 +112,7 @@ def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDAr
         ArchiveError: naming what is not as the manifest says.
 
     """
-    content = Reader(Bytes(open_dataset(file, PAYLOAD, np.dtype(np.uint8))))
+    content = Reader(file)
     side, entries = _side(content, manifest), payloads.clustered(manifest)
     room = 2 * _lanes(entries)
     tables = read_tables(content, entries, side.tables)
@@ -165,7 +163,7 @@ def _measured(manifest: Manifest, side: Side, words: Sequence[int], coded: int) 
 
 
 def _side(content: Reader, manifest: Manifest) -> Side:
-    check_values(manifest, content.content.size)
+    check_values(manifest, content.size)
     size = int(content.take(4).view("<u4")[0])
     data = frames.decompress(content.take(size).tobytes(), MOST_SIDE, "payload's side block")
     entries, groups = payloads.clustered(manifest), payloads.groups(manifest)

@@ -22,15 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from requant.archive import coder, frames, payloads
-from requant.archive.datasets import open_dataset
 from requant.archive.manifest import Entry, Manifest
-from requant.archive.payloads import Bytes, Reader, check_values, read_tables, shares, tables_bytes, unshuffled
+from requant.archive.payloads import Reader, check_values, read_tables, shares, tables_bytes, unshuffled
 from requant.archive.probabilities import Model, from_bytes
 from requant.archive.report import TensorBytes
 from requant.codebook import Codebook
 from requant.errors import ArchiveError
 
-PAYLOAD = "payload"
 MOST_SIDE = 1 << 28
 
 
@@ -52,7 +50,7 @@ def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDAr
         ArchiveError: naming what is not as the manifest says.
 
     """
-    content = Reader(Bytes(open_dataset(file, PAYLOAD, np.dtype(np.uint8))))
+    content = Reader(file)
     side = _side(content, manifest)
     clustered = payloads.clustered(manifest)
     tables = read_tables(content, clustered, side.tables)
@@ -97,7 +95,7 @@ def _side(content: Reader, manifest: Manifest) -> Side:
         models.append(model)
     if rest:
         raise ArchiveError("its payload's side block is too long")
-    check_values(manifest, content.content.size)
+    check_values(manifest, content.size)
     return Side(4 + size, words, tables, blocks, models)
 
 

@@ -161,11 +161,7 @@ def _require_fit(tensors: Mapping[str, AnyCodebook | NDArray[Any]], state: Mappi
             "model.to_empty(device='cpu') before loading"
         )
     for name, tensor in tensors.items():
-        found = _form(tensor)
+        found = (tensor.shape, tensor.dtype.name)
         expected = (tuple(state[name].shape), str(state[name].dtype).removeprefix("torch."))
         if found != expected:
             raise ArchiveError(f"{path} holds another network: {name} is {found} in it and {expected} in the model")
-
-
-def _form(tensor: AnyCodebook | NDArray[Any]) -> tuple[tuple[int, ...], str]:
-    return tensor.shape, tensor.dtype.name

@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 
 from requant.archive.bitpack import pack, unpack
 from requant.archive.content import Contents
-from requant.archive.datasets import open_dataset
 from requant.archive.manifest import Entry, Manifest
-from requant.archive.payloads import Bytes, Reader
+from requant.archive.payloads import PAYLOAD, Reader
 from requant.archive.report import TensorBytes
 from requant.codebook import Codebook
 from requant.errors import ArchiveError
-
-PAYLOAD = "payload"
 
 
 def write(file: h5py.File, manifest: Manifest, contents: Contents) -> dict[str, TensorBytes]:
@@ -45,12 +42,11 @@ def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDAr
         ArchiveError: naming what is not as the manifest says.
 
     """
-    payload = open_dataset(file, PAYLOAD, np.dtype(np.uint8))
+    content = Reader(file)
     sizes = _measured(manifest)
     total = sum(size.total for size in sizes.values())
-    if payload.size != total:
-        raise ArchiveError(f"its payload has {payload.size} bytes where the manifest makes it {total}")
-    content = Reader(Bytes(payload))
+    if content.size != total:
+        raise ArchiveError(f"its payload has {content.size} bytes where the manifest makes it {total}")
     found = {entry.name: _read_entry(content, entry) for entry in _ordered(manifest)}
     return {entry.name: found[entry.name] for entry in manifest.tensors}, sizes
 

@@ -8,42 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from requant.archive import frames
+from requant.archive.datasets import open_dataset
 from requant.archive.manifest import Entry, Manifest
 from requant.errors import ArchiveError
 
+PAYLOAD = "payload"  # the data set's name
 AT_ONCE = 1 << 24  # bytes of a payload that are read in one piece: HDF5 takes long for each
 
 
-class Bytes:
-    """The bytes of a payload, by position."""
-
-    def __init__(self, payload: h5py.Dataset) -> None:
-        self.payload, self.size = payload, int(payload.size)
-        self.whole = self._read(0, self.size) if self.size <= AT_ONCE else None
-
-    def at(self, begin: int, size: int) -> NDArray[np.uint8]:
-        """So many bytes from there on.
-
-        Raises:
-            ArchiveError: where there are fewer.
-
-        """
-        if begin + size > self.size:
-            raise ArchiveError(f"its payload of {self.size} bytes ends before what it announces")
-        return self._read(begin, size) if self.whole is None else self.whole[begin : begin + size]
-
-    def _read(self, begin: int, size: int) -> NDArray[np.uint8]:
-        data = np.empty(size, np.uint8)
-        if size:
-            self.payload.read_direct(data, np.s_[begin : begin + size])
-        return data
-
-
 class Reader:
-    """Parts of the payload, one after another."""
+    """Parts of an open file's payload, one after another."""
 
-    def __init__(self, content: Bytes) -> None:
-        self.content, self.begin = content, 0
+    def __init__(self, file: h5py.File) -> None:
+        self.payload = open_dataset(file, PAYLOAD, np.dtype(np.uint8))
+        self.size, self.begin = int(self.payload.size), 0
+        self.whole = self._read(0, self.size) if self.size <= AT_ONCE else None
 
     def take(self, size: int) -> NDArray[np.uint8]:
         """The next bytes.
@@ -52,13 +31,21 @@ class Reader:
             ArchiveError: where there are fewer.
 
         """
-        self.begin += size
-        return self.content.at(self.begin - size, size)
+        begin, self.begin = self.begin, self.begin + size
+        if self.begin > self.size:
+            raise ArchiveError(f"its payload of {self.size} bytes ends before what it announces")
+        return self._read(begin, size) if self.whole is None else self.whole[begin : self.begin]
 
     def finish(self) -> None:
         """Nothing may be left."""
-        if self.begin != self.content.size:
-            raise ArchiveError(f"its payload has {self.content.size - self.begin} bytes too many")
+        if self.begin != self.size:
+            raise ArchiveError(f"its payload has {self.size - self.begin} bytes too many")
+
+    def _read(self, begin: int, size: int) -> NDArray[np.uint8]:
+        data = np.empty(size, np.uint8)
+        if size:
+            self.payload.read_direct(data, np.s_[begin : begin + size])
+        return data
 
 
 def shuffled(tensors: Sequence[tuple[Entry, Any]]) -> bytes:

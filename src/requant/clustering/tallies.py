@@ -4,15 +4,10 @@ Where there are many, by torch, which lets threads work beside each other meanwh
 imported late, as plans are read without it. Few are left to numpy: torch would wake its own threads for them.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    import torch
 
 FEW = 1 << 18  # a whole part of what threads share (`parallel.CHUNK`) is not few
 WIDER = {np.dtype(np.uint16): np.int32}  # torch does not count these
@@ -24,12 +19,7 @@ def tallied(numbers: NDArray[Any], size: int, weights: NDArray[Any] | None = Non
         return np.bincount(numbers, weights, size)
     import torch
 
+    counted = torch.from_numpy(np.ascontiguousarray(numbers, WIDER.get(numbers.dtype, numbers.dtype)))
     summed = None if weights is None else torch.from_numpy(np.ascontiguousarray(weights, np.float64))
-    totals: NDArray[Any] = torch.bincount(_tensor(numbers), summed, minlength=size).numpy()
+    totals: NDArray[Any] = torch.bincount(counted, summed, minlength=size).numpy()
     return totals
-
-
-def _tensor(numbers: NDArray[Any]) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(numbers, WIDER.get(numbers.dtype, numbers.dtype)))

@@ -37,8 +37,7 @@ def loader(
     """
     if batch_size < 1 or workers < 0:
         raise ConfigError(f"batch_size is {batch_size} and workers {workers}; set at least 1 and at least 0")
-    alone = batch_size if shuffle else None
-    sampler = EpochSampler(len(dataset), shuffle, seed, shuffle, alone) if shard else range(len(dataset))
+    sampler = EpochSampler(len(dataset), batch_size, shuffle, seed) if shard else range(len(dataset))
     return DataLoader(
         cast("Dataset[Any]", dataset),
         batch_size,

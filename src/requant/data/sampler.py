@@ -16,26 +16,18 @@ class EpochSampler(Sampler[int]):
 
     Args:
         length: number of items.
-        shuffle: a new order each epoch. Without it items come in order, and always as epoch 0.
+        batch_size: of each rank.
+        shuffle: a new order each epoch, for training: up to world - 1 items at the end are left out, so that all ranks
+            take equally many steps, and one more of each rank where its last batch would be of one. Without it items
+            come in order, always as epoch 0, and none is left out or repeated: for exact counts.
         seed: of the orders.
-        drop_last_uneven: leave out up to world - 1 items at the end, so that all ranks take equally many steps.
-            Without it nothing is left out or repeated, and ranks may differ by one item: for exact counts.
-        batch_size: with `drop_last_uneven`: leave out one more item of each rank where its last batch would be of one.
     """
 
-    def __init__(
-        self,
-        length: int,
-        shuffle: bool,
-        seed: int = 0,
-        drop_last_uneven: bool = False,
-        batch_size: int | None = None,
-    ) -> None:
+    def __init__(self, length: int, batch_size: int, shuffle: bool, seed: int = 0) -> None:
         self.length = length
+        self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
-        self.drop_last_uneven = drop_last_uneven
-        self.batch_size = batch_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -56,10 +48,10 @@ class EpochSampler(Sampler[int]):
 
     def _share(self) -> slice:
         rank, world = _place()
-        if not self.drop_last_uneven:
+        if not self.shuffle:
             return slice(rank, self.length, world)
         each = self.length // world
-        alone = self.batch_size is not None and each > 1 and each % self.batch_size == 1
+        alone = each > 1 and each % self.batch_size == 1
         return slice(rank, world * (each - alone), world)
 
 

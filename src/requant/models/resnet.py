@@ -1,6 +1,7 @@
 """ResNet-50 in its ImageNet and its CIFAR form."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import torchvision
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ class CifarResNet50(nn.Module):
         first_stride: of the first stage, 1 or 2.
     """
 
-    def __init__(self, width: float, classes: int, channels: int, first_stride: int = 1) -> None:
+    def __init__(self, width: float, classes: int, channels: int, first_stride: int) -> None:
         super().__init__()
         planes = [scaled(count, width) for count in PLANES]
         outputs = [count * Bottleneck.expansion for count in planes]
@@ -76,12 +77,8 @@ def _build_resnet50(architecture: Architecture) -> nn.Module:
     return model
 
 
-def _build_resnet50_cifar(architecture: Architecture) -> nn.Module:
-    return CifarResNet50(architecture.width, architecture.classes, architecture.channels)
-
-
-def _build_resnet50_cifar_s2(architecture: Architecture) -> nn.Module:
-    return CifarResNet50(architecture.width, architecture.classes, architecture.channels, first_stride=2)
+def _build_resnet50_cifar(first_stride: int, architecture: Architecture) -> nn.Module:
+    return CifarResNet50(architecture.width, architecture.classes, architecture.channels, first_stride)
 
 
 def _resnet50_preprocessing(architecture: Architecture) -> Preprocessing:
@@ -93,5 +90,5 @@ def _resnet50_imagenet(architecture: Architecture) -> Mapping[str, Tensor]:
 
 
 RESNET50 = Family(_build_resnet50, _resnet50_preprocessing, imagenet=_resnet50_imagenet)
-RESNET50_CIFAR = Family(_build_resnet50_cifar, cifar_preprocessing, scalable=True, grey=True)
-RESNET50_CIFAR_S2 = Family(_build_resnet50_cifar_s2, cifar_preprocessing, scalable=True, grey=True)
+RESNET50_CIFAR = Family(partial(_build_resnet50_cifar, 1), cifar_preprocessing, scalable=True, grey=True)
+RESNET50_CIFAR_S2 = Family(partial(_build_resnet50_cifar, 2), cifar_preprocessing, scalable=True, grey=True)

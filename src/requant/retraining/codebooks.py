@@ -108,7 +108,7 @@ def _put_on_codebooks(
     rates: dict[str, float] = {}
     for name, book in books.items():
         distance, place = spacing(book), _inside(name)
-        if distance is None or not movement.latent_rate or isinstance(book, TrellisCodebook):
+        if distance is None or not movement.latent_rate:
             train_centroids(student, name, book)
             rates |= {} if distance is None else {f"{place}.original": movement.centroid_rate * distance}
         else:

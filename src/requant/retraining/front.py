@@ -6,6 +6,7 @@ With only the last layer trained, every epoch would compute the same activations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -54,11 +55,10 @@ def inputs_of(tail: nn.Module, student: nn.Module, images_NCHW: Tensor) -> Tenso
 
 def _common_modules(names: Sequence[str]) -> Iterator[str]:
     """The modules that hold all these parameters, the innermost first."""
-    paths = [name.split(".")[:-1] for name in names]
-    shared = [parts for parts in zip(*paths, strict=False) if len(set(parts)) == 1]
-    depth = next((i for i, parts in enumerate(zip(*paths, strict=False)) if len(set(parts)) > 1), len(shared))
-    for length in range(depth, -1, -1):
-        yield ".".join(paths[0][:length])
+    levels = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    shared = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, levels)]
+    for length in range(len(shared), -1, -1):
+        yield ".".join(shared[:length])
 
 
 def _ends(student: nn.Module, module: nn.Module, images_NCHW: Tensor) -> bool:

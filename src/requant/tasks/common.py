@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from requant.config import Config
-from requant.runs import provenance, settings_hash
+from requant.machine import provenance
+from requant.runs import settings_hash
 from requant.settings import all_settings
 
 

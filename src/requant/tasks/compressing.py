@@ -71,7 +71,8 @@ def compress_network(settings: Config, folder: Path) -> Path:
     with timed(seconds, "cluster"):
         found = _grids(settings, teacher) if settings.plan.method == "auto" else None
         compressed = _quantize(settings, folder, teacher) if found is None else _at_target(settings, found)
-    teacher.to(assembly.device(settings))
+    device = assembly.device(settings)
+    teacher.to(device)
     job = Run(settings, folder, test, teacher, compressed, found, seconds)
     if is_main():
         _store(job, "quantized", compressed.model, compressed.codebooks)
@@ -80,7 +81,7 @@ def compress_network(settings: Config, folder: Path) -> Path:
     students = {}
     with _tracker(job) as tracker:
         for name, recipe in todo.items():
-            student, codebooks = copy.deepcopy(compressed.model), compressed.codebooks
+            student, codebooks = copy.deepcopy(compressed.model).to(device), compressed.codebooks
             with timed(seconds, name):
                 if "reconstruct" in (recipe.method, recipe.start):
                     student, codebooks = _reconstruct(job, name, recipe, images[name])
@@ -146,10 +147,11 @@ def _at_target(
     if most is not None:
         # What is only rounded may miss the drop where a reconstruction follows, which meets it or says that it cannot.
         follows = not batches and "reconstruct" in (settings.retrain.method, settings.retrain.start)
+        device = next(found.base.parameters()).device
         return fit_drop(
             found,
             most,
-            _held_out(settings),
+            [batch.to(device) for batch in _held_out(settings)],
             lambda made: _as_stored(settings, found, made.model, made.codebooks)[0],
             batches,
             damping,
@@ -292,6 +294,7 @@ def _reconstruct(
     if job.grids is None:
         student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches, recipe.damping)
     else:
+        job.grids.base.to(device)  # plans are made on the CPU
         found = _at_target(job.settings, job.grids, batches, recipe)
         student, codebooks = found.model, found.codebooks
     seen = sum(len(batch) for batch in batches)

@@ -122,6 +122,7 @@ _RUN_KEYS = """keys, for --sort and --where (--csv writes all of them):
   accuracy  NETWORK_top1 NETWORK_agreement (0 to 1) NETWORK_correct NETWORK_n
             NETWORK_kl (nats); NETWORK is one of
             teacher quantized retrained conventional
+            (of data=none top1 is the agreement with the teacher)
 
 example:
   python -m requant runs --where 'model=vgg16,centroids>=8' --sort bytes"""

@@ -54,7 +54,6 @@ def _check_data(settings: Config) -> None:
         return
     needing = {
         "model.weights=trained": settings.model.weights == "trained",
-        "task=teacher": settings.task == "teacher",
         "retrain=conventional": settings.retrain.method == "conventional",
     }
     if wrong := [name for name, there in needing.items() if there]:

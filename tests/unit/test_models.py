@@ -1,8 +1,10 @@
 """Networks by name: what is built, what it expects, and what is refused."""
 
 import copy
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,10 +45,15 @@ def parameter_count(model: nn.Module) -> int:
 
 @st.composite
 def architectures(draw: st.DrawFn) -> Architecture:
+    channels = draw(st.sampled_from([1, 3]))
+    mean, std = (st.tuples(*[st.floats(low, 1)] * channels) for low in (0, 1e-9))
+    with_statistics = draw(st.booleans())
     return Architecture(
         name=draw(st.text(min_size=1)),
         classes=draw(st.integers(2, 1_000_000)),
-        channels=draw(st.sampled_from([1, 3])),
+        channels=channels,
+        mean=draw(mean) if with_statistics else None,
+        std=draw(std) if with_statistics else None,
         image_size=draw(st.integers(8, 4096)),
         width=draw(st.floats(0, 16, exclude_min=True) | st.integers(1, 16)),
     )
@@ -54,7 +61,11 @@ def architectures(draw: st.DrawFn) -> Architecture:
 
 @given(architectures())
 def test_architecture_round_trip(architecture: Architecture) -> None:
-    assert Architecture.from_dict(architecture.to_dict()) == architecture
+    assert Architecture.from_dict(json.loads(json.dumps(architecture.to_dict()))) == architecture
+
+
+def test_statistics_that_are_not_given_take_no_bytes() -> None:
+    assert set(Architecture("vgg16").to_dict()) == {"name", "classes", "channels", "image_size", "width"}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +87,12 @@ def test_architecture_round_trip(architecture: Architecture) -> None:
         ({"width": "1"}, "width"),
         ({"width": True}, "width"),
         ({"clases": 3}, "did you mean 'classes'"),
+        ({"mean": [0.5] * 3}, r"model\.std is None"),
+        ({"mean": [0.5], "std": [0.5]}, "must have 3 numbers each"),
+        ({"mean": [0.5] * 3, "std": ["0.5"] * 3}, "must have 3 numbers each"),
+        ({"mean": [123.7] * 3, "std": [58.0] * 3}, r"model\.mean=.*divided by 255"),
+        ({"mean": [float("nan")] * 3, "std": [0.5] * 3}, "from 0 to 1"),
+        ({"mean": [0.5] * 3, "std": [0.0] * 3}, r"model\.std=.*from 0 to 1"),
     ],
 )
 def test_architecture_refuses(change: dict[str, object], message: str) -> None:
@@ -298,6 +315,8 @@ def test_other_preprocessing() -> None:
     )
     assert preprocessing(Architecture("vgg_small", channels=1, image_size=28)).mean == (0.1307,)
     assert preprocessing(Architecture("vgg_small", image_size=28)).std == (0.5, 0.5, 0.5)
+    own = preprocessing(Architecture("efficientnet_lite0", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
+    assert own == replace(lite, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     torchvision = preprocessing(Architecture("torchvision:resnet18"))
     assert (torchvision.resize, torchvision.mean) == (256, IMAGENET["mean"])
     timm = preprocessing(Architecture("timm:vit_tiny_patch16_224"))

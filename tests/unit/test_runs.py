@@ -31,6 +31,19 @@ def test_a_folder_of_images_counts_by_what_it_holds(tmp_path: Path) -> None:
     assert settings_hash(here) == settings_hash(there)
 
 
+def test_statistics_that_are_not_given_leave_hashes_as_they_were() -> None:
+    assert settings_hash(settings("model.mean=null")) == settings_hash(settings())
+    assert settings_hash(settings("model.mean=[0.5]", "model.std=[0.5]")) != settings_hash(settings())
+    assert teacher_hash(settings("model.mean=[0.5]", "model.std=[0.5]")) != teacher_hash(settings())
+
+
+def test_without_labels_the_unlabeled_images_are_measured_on() -> None:
+    study = ("task=sensitivity", "model.weights=none")
+    assert settings_hash(settings(*study, "unlabeled.limit=9")) == settings_hash(settings(*study))
+    none = (*study, "data=none")
+    assert settings_hash(settings(*none, "unlabeled.limit=9")) != settings_hash(settings(*none))
+
+
 def test_a_file_of_weights_counts_by_its_bytes(tmp_path: Path) -> None:
     for name, content in (("a", b"1234"), ("b", b"1234"), ("c", b"1235")):
         (tmp_path / name).mkdir()

@@ -257,6 +257,7 @@ def forged_forms(path: Path, version: int, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"shape": [15, 6]}, r"weight has shape \(6, 15\), and its form \[15, 6\]"),
         ({"split": True}, "a trellis in parts"),
         ({"factored": True}, "a trellis in parts"),
     ],

@@ -289,6 +289,21 @@ def test_weights_that_cannot_be_followed_are_on_grids_too() -> None:
     assert float((made - wanted).norm()) < 0.3 * float(wanted.norm())
 
 
+class Doubled(nn.Conv2d):
+    """Uses twice its weights: made what it uses, it would use four times as much."""
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return F.conv2d(batch, 2 * self.weight, self.bias)
+
+
+def test_weights_that_would_change_again_are_left_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Doubled(3, 8, 9), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 4)).eval()
+    found = grids(model, torch.zeros(1, 3, 16, 16), images(4).split(1))
+    assert torch.equal(found.base[0].weight, model[0].weight)
+    assert torch.equal(found.base(images(4)), model(images(4)))
+
+
 def as_it_is(compressed: Compressed) -> nn.Module:
     return compressed.model
 

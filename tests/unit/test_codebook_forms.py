@@ -17,6 +17,7 @@ from requant.archive.forms import from_arrays, to_arrays
 from requant.clustering import METHODS, cluster, cluster_split
 from requant.clustering.splitting import split_channels
 from requant.codebook import Codebook
+from requant.codebook_factors import FactoredCodebook
 from requant.codebook_forms import AnyCodebook, GroupedCodebook, SplitCodebook, VectorCodebook, scalars
 from requant.errors import UserError
 from requant.inspection import diff, inspect
@@ -99,6 +100,22 @@ def test_weights_count_in_every_group() -> None:
         error = np.square(values - book.dense())
         assert error[:, 1::2].max() < 1e-4 * error.max() or granularity == "channel_scale"
         assert error[:, 1::2].mean() < error[:, ::2].mean()
+
+
+def test_a_group_in_which_nothing_counts_is_clustered_as_if_all_did() -> None:
+    values, counted = weights((2, 40)), np.ones((2, 40))
+    counted[0] = 0
+    book = cluster(values, 3, "kmeans", weights=counted, granularity="channel")
+    assert np.array_equal(book.dense(), cluster(values, 3, "kmeans", granularity="channel").dense())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_more_rounds_of_fitted_scales_never_end_further_away(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, errors = weights((6, 30), seed), []
+    for rounds in (1, 2, 4, 8):
+        monkeypatch.setattr("requant.clustering.groups.ROUNDS", rounds)
+        errors.append(cluster(values, 3, granularity="channel_scale").squared_error(values))
+    assert errors == sorted(errors, reverse=True)
 
 
 @pytest.mark.parametrize("values", [np.zeros((3, 8)), np.full((2, 6), 1e-42), np.array([[1e38, -1e38], [1e-38, 0]])])
@@ -258,6 +275,19 @@ def test_what_a_form_adds_is_counted(tmp_path: Path) -> None:
     assert report.tensors["0.weight"] == 64 * 36 * 9 // 2 + 64 + 4 * 4
 
 
+def test_entropies_are_those_of_the_indices_a_value_of_the_tensor() -> None:
+    indices = np.uint8([[0, 1], [2, 3]])  # two bits each
+    vectors = VectorCodebook(np.zeros((4, 4), np.float32), indices, (2, 8))
+    assert vectors.entropy_bits == 2 / 4
+    plain = Codebook(np.arange(4, dtype=np.float32), np.uint8([[0, 1, 2, 3], [3, 2, 1, 0]]))
+    assert SplitCodebook(plain, np.uint32([0])).entropy_bits == 2 * 8 / 6  # eight indices stand for six values
+    factors = Codebook(np.arange(4, dtype=np.float32), np.uint8([[0], [1], [2], [3]]))
+    assert FactoredCodebook(factors, (2, 2)).entropy_bits == 2 * 4 / 4
+    assert FactoredCodebook(factors, (1, 3)).entropy_bits == 2 * 4 / 3
+    with pytest.raises(ValueError, match="do not make a weight"):
+        FactoredCodebook(factors, (2, 3))
+
+
 def test_other_parts_say_what_they_need() -> None:
     books: dict[str, AnyCodebook] = {"w": cluster(weights((4, 12)), 3, granularity="channel")}
     with pytest.raises(UserError, match=r"reconstruction needs one table .* w has a table or a scale for each group"):
@@ -289,6 +319,7 @@ def test_dense_has_the_element_type_of_what_was_clustered(dtype: type) -> None:
     [
         lambda: GroupedCodebook(np.zeros((2, 2), np.float32), np.zeros((3, 2), np.uint8), 2),
         lambda: GroupedCodebook(np.zeros((1, 2), np.float32), np.zeros((3, 2), np.uint8), 2, np.ones(2, np.float32)),
+        lambda: GroupedCodebook(np.zeros((1, 2), np.float32), np.zeros((2, 2), np.uint8), 2, np.float32([1, np.inf])),
         lambda: GroupedCodebook(np.full((3, 2), np.nan, np.float32), np.zeros((3, 2), np.uint8), 2),
         lambda: VectorCodebook(np.zeros((2, 4), np.float32), np.zeros((3, 2), np.uint8), (3, 4)),
         lambda: VectorCodebook(np.zeros((2, 3), np.float32), np.zeros((3, 1), np.uint8), (3, 4)),

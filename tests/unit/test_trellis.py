@@ -85,6 +85,14 @@ def test_an_index_stands_for_its_entry_or_for_the_middle_above_it() -> None:
     assert book.entropy_bits == 1
 
 
+@given(arrays(np.float32, st.integers(1, 20), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_values_between_entries_are_their_means_rounded_once(table: np.ndarray) -> None:
+    table = np.sort(table)
+    found = TrellisCodebook(table, np.zeros((1, 1), np.uint8)).centroids
+    assert np.array_equal(found[::2], table)
+    assert np.array_equal(found[1::2], ((table[1:].astype(np.float64) + table[:-1]) / 2).astype(np.float32))
+
+
 @pytest.mark.parametrize("shape", [(6, 5, 3), (7,), (1, 40), (0, 3), (3, 0), (4, 1, 3, 3)])
 def test_a_plain_codebook_has_the_same_values(shape: tuple[int, ...]) -> None:
     book = example(shape)

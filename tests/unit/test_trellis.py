@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import example as such_as
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -86,6 +87,7 @@ def test_an_index_stands_for_its_entry_or_for_the_middle_above_it() -> None:
 
 
 @given(arrays(np.float32, st.integers(1, 20), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+@such_as(np.float32([2e38, 3e38]))
 def test_values_between_entries_are_their_means_rounded_once(table: np.ndarray) -> None:
     table = np.sort(table)
     found = TrellisCodebook(table, np.zeros((1, 1), np.uint8)).centroids

@@ -110,9 +110,7 @@ def test_a_group_in_which_nothing_counts_is_clustered_as_if_all_did() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_scales_fitted_to_the_table_are_better_than_root_mean_squares(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scales_that_fit_the_table_are_better_than_first_ones(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     values, errors = weights((6, 30), seed), []
     for rounds in (1, 2, 4):
         monkeypatch.setattr("requant.clustering.groups.ROUNDS", rounds)

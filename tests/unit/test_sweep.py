@@ -113,6 +113,7 @@ def test_as_many_at_a_time_as_are_asked_for_and_there_are_gpus_for(
 
 def test_more_gpus_than_there_are_and_none_at_a_time_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(sweeps, "run_all", lambda *_: [])
     command = Command("a", [], {}, Path("log"), gpus=3)
     with pytest.raises(ConfigError, match=r"trainer\.devices=3, but there are 2 GPUs"):
         run_here([command])

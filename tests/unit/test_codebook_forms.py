@@ -65,14 +65,13 @@ def test_groups_have_the_form_they_say(method: str, granularity: str) -> None:
         assert len(np.unique(dense[start : start + book.run])) <= 4
 
 
-@given(st.integers(1, 12), st.integers(1, 70), st.integers(0, 99), st.sampled_from(GROUPS))
+@given(st.integers(1, 12), st.integers(1, 70), st.integers(0, 99), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_finer_groups_are_never_worse_than_one_table(k: int, run: int, seed: int, granularity: str) -> None:
+def test_finer_groups_are_never_worse_than_one_table(k: int, run: int, seed: int, channels: bool) -> None:
     values = weights((4, 33), seed)
-    finer = clustered(values, k, "exact", granularity.replace("50", str(run)))
+    finer = clustered(values, k, "exact", "channel" if channels else f"group:{run}")
     whole = clustered(values, k, "exact", "tensor")
-    if "scale" not in granularity:
-        assert finer.squared_error(values) <= whole.squared_error(values) * (1 + 1e-6) + 1e-30
+    assert finer.squared_error(values) <= whole.squared_error(values) * (1 + 1e-6) + 1e-30
 
 
 def test_scales_pay_where_channels_differ_in_scale() -> None:
@@ -98,8 +97,9 @@ def test_weights_count_in_every_group() -> None:
     for granularity in ("channel", "channel_scale"):
         book = cluster(values, 30, "kmeans", weights=counted, granularity=granularity)
         error = np.square(values - book.dense())
-        assert error[:, 1::2].max() < 1e-4 * error.max() or granularity == "channel_scale"
-        assert error[:, 1::2].mean() < error[:, ::2].mean()
+        assert (error[:, 1::2].mean(1) < error[:, ::2].mean(1)).all()
+        if granularity == "channel":  # thirty values that count, and as many centroids
+            assert error[:, 1::2].max() < 1e-4 * error.max()
 
 
 def test_a_group_in_which_nothing_counts_is_clustered_as_if_all_did() -> None:

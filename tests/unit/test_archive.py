@@ -158,6 +158,11 @@ def of_too_many_centroids(model: nn.Module, codebooks: dict[str, Codebook]) -> N
     codebooks["3.weight"] = Codebook(np.arange(4097, dtype=np.float32), np.zeros((7, 16), np.uint16))
 
 
+def of_another_precision(model: nn.Module, codebooks: dict[str, Codebook]) -> None:
+    book = codebooks["3.weight"]
+    codebooks["3.weight"] = Codebook(book.centroids, book.indices, np.dtype(np.float64))
+
+
 def of_unknown_type(model: nn.Module, codebooks: dict[str, Codebook]) -> None:
     model.register_buffer("complex", torch.zeros(2, dtype=torch.complex64))
 
@@ -170,6 +175,7 @@ def of_unknown_type(model: nn.Module, codebooks: dict[str, Codebook]) -> None:
         (of_unknown_name, r"no tensor '3\.wieght'; did you mean '3\.weight'"),
         (of_other_shape, r"3\.weight has shape \(7, 16\), and its codebook \(16, 7\)"),
         (of_too_many_centroids, "4097 centroids"),
+        (of_another_precision, r"3\.weight is torch\.float32, and its codebook of float64: cluster it again"),
         (of_unknown_type, "complex is torch.complex64"),
     ],
 )
@@ -184,12 +190,15 @@ def test_what_cannot_be_saved_leaves_the_old_file(spoil, message: str, tmp_path:
     assert path.read_text() == "old"
 
 
-def test_settings_that_cannot_be_stored(tmp_path: Path) -> None:
+def test_settings_that_cannot_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ArchiveError, match="no storage 'zip'; did you mean 'gzip'"):
         save(tmp_path / "a.h5", network(), {}, storage="zip")
     for provenance in ({"path": Path()}, {"loss": float("nan")}):
         with pytest.raises(ArchiveError, match="plain values"):
             save(tmp_path / "a.h5", network(), {}, provenance=provenance)
+    monkeypatch.setattr("requant.archive.manifest.MAX_TEXT", 1000)
+    with pytest.raises(ArchiveError, match=r"take .* bytes, above the limit of 1000"):
+        save(tmp_path / "a.h5", network(), {}, provenance={"log": "x" * 1000})
     assert not list(tmp_path.iterdir())
 
 

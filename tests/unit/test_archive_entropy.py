@@ -188,6 +188,14 @@ def test_models_that_are_none_are_refused(data: bytes) -> None:
         from_bytes(data, 2)
 
 
+def test_models_of_more_weights_than_memory_should_hold_are_refused() -> None:
+    levels = bytes([16]) + bytes([255] * 16)
+    data = bytes([0x70]) + np.float32(0.1).tobytes() + bytes([20]) + 3 * levels  # 46 sums of levels
+    assert from_bytes(data, 1024)[0].sums == 46
+    with pytest.raises(ArchiveError, match="out of range"):
+        from_bytes(data, 4096)
+
+
 def test_300_tensors_cost_at_most_2_kib_beside_their_content(tmp_path: Path) -> None:
     blocks = [
         nn.ModuleDict({"conv": nn.Conv2d(8, 8, 1, bias=False), "norm": nn.BatchNorm2d(8)}).requires_grad_(False)

@@ -48,6 +48,19 @@ def test_beyond_the_range_is_refused_by_name() -> None:
         rounded(np.array([7e4], np.float32), "float16", "0.bias")
 
 
+def test_what_is_infinite_already_stays_so() -> None:
+    for half in HALVES:
+        assert rounded(np.float32([1, -np.inf]), half).tolist() == [1, -np.inf]
+
+
+@pytest.mark.parametrize(("values", "expected"), [(8, 1), (9, 2)])
+def test_short_numbers_are_held_where_they_save_more_than_it_takes_to_say_so(
+    values: int, expected: int, tmp_path: Path
+) -> None:
+    save(tmp_path / "a.h5", nn.ParameterDict({"x": nn.Parameter(torch.ones(values))}), {})
+    assert version(tmp_path / "a.h5") == expected
+
+
 def version(path: Path) -> int:
     return struct.unpack_from("<I", path.read_bytes(), 8)[0]
 

@@ -87,6 +87,14 @@ def test_gzip_and_networks_without_grids_stay_of_older_formats(tmp_path: Path) -
     assert (tmp_path / "b.h5").read_bytes()[8] == 1
 
 
+@pytest.mark.parametrize(("k", "expected"), [(5, 1), (7, 4)])
+def test_a_step_is_held_where_it_saves_more_than_it_takes_to_say_so(k: int, expected: int, tmp_path: Path) -> None:
+    layer, book = nn.Linear(8, 3, bias=False), Codebook(table_of(np.float32(0.01), k), np.zeros((3, 8), np.uint8))
+    place(layer, {"weight": book})
+    save(tmp_path / "a.h5", layer, {"weight": book})
+    assert (tmp_path / "a.h5").read_bytes()[8] == expected
+
+
 @pytest.mark.parametrize(
     ("form", "message"),
     [

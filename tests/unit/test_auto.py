@@ -15,9 +15,10 @@ from test_config import settings
 from test_reconstruction import TensorImages, images, small
 from torch import Tensor, nn
 
-from requant import targets
+from requant import auto, targets
 from requant.archive import load, save
 from requant.auto import Grids, grids, grids_for, in_units, measured, on_grid, step_of
+from requant.codebook import Codebook
 from requant.compression import Compressed, check_placed
 from requant.errors import UserError
 from requant.reconstruction import reconstruct
@@ -39,6 +40,16 @@ def test_grids_hold_zero_and_round_to_the_nearest_step(values: list[float], widt
     assert book.centroids[book.k // 2] == 0
     step = max(width, float(weight.abs().max()) / 2047.49)
     assert np.abs(book.dense() - weight.numpy()).max() <= step * 0.5001
+
+
+@pytest.mark.parametrize(
+    ("steps", "reach"), [(1, 1), (2, 3), (8, 15), (63, 63), (64, 72), (100, 112), (2000, 2047), (9999, 2047)]
+)
+def test_grids_reach_as_far_as_the_next_of_a_few_sizes_or_an_eighth_beyond(steps: int, reach: int) -> None:
+    """So that layers of few bits have one table, and errors can be made up for further out."""
+    book = on_grid(torch.tensor([1.0, -float(steps)]), 1.0)
+    assert book.k == 2 * reach + 1
+    assert book.centroids[book.indices[1]] == -steps or steps > 2047
 
 
 def test_a_layer_of_few_weights_has_hundreds_of_steps_where_it_asks_for_them(tmp_path: Path) -> None:
@@ -66,6 +77,81 @@ def entropy_bytes(compressed: Compressed) -> float:
 def test_one_image_is_too_few_for_a_plan() -> None:
     with pytest.raises(UserError, match="two unlabeled images at least"):
         measured(example_grids(), 0.3, [images(16)])
+
+
+def test_changes_of_steps_go_half_of_the_way_and_no_further_than_a_factor_of_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With n weights and a divergence c the right step goes with (n / c)^(1/2); the median layer keeps its own."""
+    found, counts = example_grids(), list[int]()
+    sizes = {layer.weight: found.base.get_parameter(layer.weight).numel() for layer in found.layers}
+    ratios = dict(zip(sizes, (1.0, 1.0, 1.0, 3.0), strict=True))  # of n / c to the median's, to the power of a half
+    if_alone = {name: sizes[name] / ratio**2 for name, ratio in ratios.items()}
+
+    def watched(*_: object, held_out: int) -> dict[str, float]:
+        counts.append(held_out)
+        return if_alone
+
+    monkeypatch.setattr(auto, "divergences", watched)
+    for batches in (2, 8, 11):
+        better = measured(found, 0.3, [images(2)] * batches)
+    assert counts == [1, 2, 2]
+    changes = [better.widths[name] / width for name, width in found.widths.items()]
+    assert changes == pytest.approx([1, 1, 1, 3**0.5])
+    extreme = zip(sizes.items(), (1, 1, 1e-9, 1e9), strict=True)
+    if_alone |= {name: size * factor for (name, size), factor in extreme}
+    far = measured(found, 0.3, [images(2)] * 8)
+    assert [far.widths[name] / width for name, width in found.widths.items()] == pytest.approx([1, 1, 2, 0.5])
+
+
+def test_statistics_are_folded_exactly_and_batch_norms_scale_what_their_layer_loses() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 14 * 14, 4)).eval()
+    nn.init.uniform_(model[1].running_mean, -1, 1)
+    nn.init.uniform_(model[1].running_var, 1e-4, 1e-3)  # so small that eps counts
+    found = grids(model, torch.zeros(1, 3, 16, 16), images(8).split(1))
+    with torch.no_grad():
+        wanted = model(images(8))
+        assert torch.allclose(found.base(images(8)), wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
+        rounded = found.at(step_of(found, 2000))
+        units, books = in_units(found, rounded.model, rounded.codebooks)
+        plain = rounded.model(images(8))
+        assert float((units(images(8)) - plain).norm()) < 0.01 * float(plain.norm())
+    for name, parameter in units.named_parameters():
+        assert name in books or torch.equal(parameter, parameter.bfloat16().float()), name
+
+
+def test_the_original_has_four_bytes_a_value_and_draws_follow_the_seed() -> None:
+    found = example_grids()
+    state = small().state_dict()
+    values = sum(tensor.numel() for name, tensor in state.items() if not name.endswith("num_batches_tracked"))
+    assert found.original_bytes == 4 * values
+    widths = [grids(small(), torch.zeros(1, 3, 16, 16), images(20).split(1), seed).widths for seed in (0, 1)]
+    assert found.widths == widths[0] != widths[1]
+
+
+def test_what_belongs_to_no_layer_is_not_put_on_a_grid() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.positions = nn.Parameter(torch.randn(1, 3, 64, 64))
+            self.inner = nn.Sequential(nn.Conv2d(3, 8, 9, 8), nn.ReLU(), nn.Flatten(), nn.Linear(392, 4))
+
+        def forward(self, batch: Tensor) -> Tensor:
+            return self.inner(batch + self.positions)
+
+    found = grids(Positions().eval(), torch.zeros(1, 3, 64, 64), images(4, 64).split(1))
+    assert [layer.weight for layer in found.layers] == ["inner.0.weight", "inner.3.weight"]
+
+
+def test_a_table_of_which_a_trellis_would_have_too_many_values_stays_a_grid() -> None:
+    found, indices = example_grids(), np.arange(5)
+    tables = {
+        str(k): Codebook(np.arange(k, dtype=np.float32), indices.astype(np.uint8 if k < 257 else np.uint16))
+        for k in (5, 2047, 2049)
+    }
+    few = {"few": Codebook(np.arange(5, dtype=np.float32), np.uint8([0, 1, 2]))}  # below two bits each
+    assert found.for_trellis(tables | few) == {"5", "2047"}
 
 
 def test_the_network_before_rounding_is_the_same_function() -> None:
@@ -204,6 +290,21 @@ def test_weights_that_cannot_be_followed_are_on_grids_too() -> None:
     assert float((made - wanted).norm()) < 0.3 * float(wanted.norm())
 
 
+class Doubled(nn.Conv2d):
+    """Uses twice its weights: made what it uses, it would use four times as much."""
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return F.conv2d(batch, 2 * self.weight, self.bias)
+
+
+def test_weights_that_would_change_again_are_left_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Doubled(3, 8, 9), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 4)).eval()
+    found = grids(model, torch.zeros(1, 3, 16, 16), images(4).split(1))
+    assert torch.equal(found.base[0].weight, model[0].weight)
+    assert torch.equal(found.base(images(4)), model(images(4)))
+
+
 def as_it_is(compressed: Compressed) -> nn.Module:
     return compressed.model
 
@@ -290,6 +391,15 @@ def test_the_smallest_network_within_a_drop_is_found() -> None:
         sizes.append(sum(book.entropy_bits * book.indices.size for book in compressed.codebooks.values()))
         assert drops[-1] <= most
     assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_no_drop_at_all_can_be_asked_for() -> None:
+    model, held_out = small(), [images(8, seed=7)]
+    with torch.no_grad():
+        model.fc.bias.copy_(10 * torch.arange(10))  # the bias alone decides
+    found = grids(model, images(1), list(images(4).split(1)))
+    compressed = fit_drop(found, 0.0, held_out, as_it_is)
+    assert torch.equal(compressed.model(held_out[0]).argmax(1), model(held_out[0]).argmax(1))
 
 
 def test_a_drop_that_cannot_be_had_says_what_to_do() -> None:

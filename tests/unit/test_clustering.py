@@ -152,6 +152,7 @@ def test_values_of_no_weight_are_placed_but_have_no_say() -> None:
     [
         ([1.0, 2.0], r"weights of shape \(2,\) for values of shape \(3,\)"),
         ([1.0, -1.0, 1.0], "not negative"),
+        ([1.0, -1e-9, 1.0], "not negative"),
         ([1.0, np.nan, 1.0], "finite"),
         ([0.0, 0.0, 0.0], "all weights are 0"),
     ],
@@ -204,6 +205,7 @@ def test_entropy_at_a_price_is_a_fixed_point_that_no_method_beats(price: float) 
         ("entropy", {"bits": 0.0}, "above 0"),
         ("entropy", {"lmbda": -1.0}, "from 0"),
         ("entropy", {"lmbda": np.nan}, "from 0"),
+        ("entropy", {"lmbda": np.inf}, "from 0"),
         ("kmeans", {"bits": 2.0}, "kmeans takes no options, not 'bits'"),
         ("linear", {"bits": 2.0}, "linear takes centroid, not 'bits'"),
         ("linear", {"centroid": "median"}, "mean or middle"),
@@ -212,6 +214,12 @@ def test_entropy_at_a_price_is_a_fixed_point_that_no_method_beats(price: float) 
 def test_bad_options_are_named(method: str, options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         cluster(NORMAL[:100], 8, method, **options)
+
+
+def test_as_many_bits_as_the_centroids_give_can_be_asked_for() -> None:
+    values = np.repeat(np.arange(8, dtype=np.float32), 10)
+    book = cluster(values, 8, "entropy", bits=3.0)
+    assert (book.entropy_bits, book.squared_error(values)) == (3.0, 0.0)
 
 
 def test_linear_centroids_can_be_the_middles_of_the_cells() -> None:

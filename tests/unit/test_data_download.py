@@ -56,6 +56,17 @@ def test_a_download_has_a_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyP
         download("https://example.org/file", "", tmp_path / "here")
 
 
+def test_a_link_of_the_wanted_name_is_no_file(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tgz", mode="w:gz") as tar:
+        for kind in (tarfile.SYMTYPE, tarfile.DIRTYPE):
+            member = tarfile.TarInfo("a/wanted")
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+    with pytest.raises(DataError, match="lacks wanted"):
+        unpack(tmp_path / "x.tgz", {"wanted"}, tmp_path / "out")
+    assert not (tmp_path / "out" / "wanted").exists()
+
+
 def test_only_the_wanted_files_are_unpacked_and_none_outside_the_folder(tmp_path: Path) -> None:
     members = {"a/b/wanted": b"1", "other": b"2", "../../escaping": b"3"}
     (tmp_path / "x.tgz").write_bytes(archive(members))

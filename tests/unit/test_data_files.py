@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from requant import data
-from requant.data import pictures
+from requant.data import fingerprint, pictures
 from requant.data.cache import cache_folder
 from requant.data.decoding import as_tensor, decoded
 from requant.data.files import files_below, images_below, try_each
@@ -50,6 +50,28 @@ def damage(tree: Path) -> list[str]:
 def test_images_of_a_tree_are_found_in_one_order(tree: Path) -> None:
     names = [path.relative_to(tree).as_posix() for path in images_below(tree)]
     assert names == ["a.jpg", "b/c.PNG", "b/d/e.jpeg", "f.webp", "g.bmp", "h.tif"]
+
+
+def test_hidden_folders_are_left_out(tree: Path) -> None:
+    (tree / ".thumbnails").mkdir()
+    smooth(20, 20).save(tree / ".thumbnails" / "x.png")
+    assert len(images_below(tree)) == 6
+
+
+def test_a_file_replaced_by_one_of_its_size_is_noticed_where_dates_count(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1234")
+    before = fingerprint(str(tmp_path)), fingerprint(str(tmp_path), dated=True)
+    assert before == (fingerprint(str(tmp_path)), fingerprint(str(tmp_path), dated=True))
+    os.utime(tmp_path / "a", ns=(0, 1))
+    assert fingerprint(str(tmp_path)) == before[0]
+    assert fingerprint(str(tmp_path), dated=True) != before[1]
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 16])
+def test_pixels_of_more_than_16_bits_are_not_guessed_at(value: int, tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, value]], np.int32)).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match="where 8 or 16 bits are known"):
+        decoded(tmp_path / "deep.tif", 1)
 
 
 def test_links_are_followed_and_a_loop_of_links_ends(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -18,6 +19,20 @@ def test_counts_by_hand() -> None:
     assert accuracy.worst_class == {"class": 2, "correct": 1, "n": 3, "top1": 1 / 3}
     assert accuracy.agreement is None
     assert accuracy.kl is None
+
+
+def test_top5_are_five_classes() -> None:
+    logits = torch.arange(7.0).repeat(7, 1)  # the greatest is the last
+    found = score(logits, torch.arange(7))
+    assert (found.correct, found.top5) == (1, 5 / 7)
+
+
+def test_kl_is_of_the_student_from_the_teacher_in_nats_and_in_double_precision() -> None:
+    student, teacher = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
+    expected = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
+    assert score(student, torch.tensor([0]), teacher).kl == pytest.approx(expected, rel=1e-6)
+    near = torch.zeros(1, 2), torch.tensor([[1e-4, 0.0]])  # KL of shares that differ by d: 2 d^2, d = 1e-4 / 4
+    assert score(near[1], torch.tensor([0]), near[0]).kl == pytest.approx(2 * (1e-4 / 4) ** 2, rel=1e-3)
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(1, 40))
@@ -101,6 +116,7 @@ def test_outputs_of_another_form_are_an_error(outputs: object) -> None:
     [
         ([(torch.randn(4, 3), torch.zeros(4))], "class indices"),
         ([(torch.randn(4, 3), torch.zeros(4, 1, dtype=torch.int64))], "class indices"),
+        ([(torch.randn(4, 3), torch.zeros(4, dtype=torch.bool))], "class indices"),
         ([(torch.randn(4, 3), torch.zeros(3, dtype=torch.int64))], "class indices"),
         ([(torch.randn(4, 3), torch.tensor([0, 1, -1, 0]))], "from -1 to 1, and the outputs have classes 0 to 4"),
         ([(torch.randn(4, 3), torch.tensor([0, 1, 5, 0]))], "from 0 to 5"),

@@ -210,6 +210,65 @@ def test_runs_of_ways_that_are_not_drawn_are_not_counted(tmp_path: Path) -> None
     assert axes.get_ylabel() == "seconds (1 run each)"
 
 
+def curve_of(corrects: list[int], seed: int = 0, k: int = 32) -> dict[str, Any]:
+    """Of 10,000 images; 3 seconds before the first epoch, 10 each."""
+    made = result("proposed")
+    made["accuracy"] = {name: {**found, "n": 10_000} for name, found in made["accuracy"].items()}
+    made["accuracy"]["teacher"]["correct"], made["accuracy"]["quantized"]["correct"] = 9000, corrects[0]
+    rows = [{"correct": correct, "n": 10_000, "seconds": 10.0, "loss": 1.0} for correct in corrects[1:]]
+    curve = [{"epoch": epoch, **row} for epoch, row in enumerate(rows, start=1)]
+    made["retrain"] |= {"curve": curve, "epochs": len(curve), "images_seen": 100 * len(curve)}
+    made["config"] |= {"seed": seed, "centroids": k, "model": {"name": "vgg16_cifar"}}
+    return made | {"hash": f"{k:08}{seed:08}"}
+
+
+def collected(folder: Path, *results: dict[str, Any]) -> pd.DataFrame:
+    for made in results:
+        (folder / made["hash"]).mkdir()
+        (folder / made["hash"] / "result.json").write_text(json.dumps(made))
+    return curves(folder)
+
+
+def test_times_are_to_the_end_and_to_where_accuracy_stays_near_its_last(tmp_path: Path) -> None:
+    runs = curve_of([1000, 8795, 8600, 8805, 8800]), curve_of([8800, 8800, 8800, 8800, 8801], seed=1)
+    (axes,) = STUDIES["fig16"].draw(collected(tmp_path, *runs)).axes
+    dots = [sorted(line.get_ydata()) for line in axes.lines]
+    assert dots == [[43, 43], [3, 33]]  # within 0.1 points from the third epoch on; and all the time
+    assert [bar.get_height() for bar in axes.patches] == [43, 18]
+
+
+def test_the_end_that_is_enlarged_begins_where_all_lines_are_near_the_teacher(tmp_path: Path) -> None:
+    for name, lines, first in (
+        ("near", ([1000, 8800, 8600, 8900, 8900], [2000, 8900, 8900, 8900, 8900]), 3),
+        ("far", ([1000, 8000, 8000, 8000, 8000],), 4),
+    ):
+        (tmp_path / name).mkdir()
+        rows = collected(tmp_path / name, *(curve_of(line, k=2**place) for place, line in enumerate(lines)))
+        assert STUDIES["fig09"].draw(rows).axes[1].get_xlim() == pytest.approx((first - 0.2, 4.2))
+
+
+def test_curves_come_in_order_and_without_plans_that_have_no_k(tmp_path: Path) -> None:
+    automatic = curve_of([1, 2])
+    automatic["config"]["plan"], automatic["hash"] = {"method": "auto"}, "auto"
+    made = [curve_of([1000, 8000], seed, k) for k, seed in ((8, 1), (32, 0), (8, 0))]
+    table = collected(tmp_path, automatic, *made)
+    assert table[["centroids", "seed", "epoch"]].to_numpy().tolist() == [
+        [8, 0, 0], [8, 0, 1], [8, 1, 0], [8, 1, 1], [32, 0, 0], [32, 0, 1],
+    ]  # fmt: skip
+
+
+def test_points_come_in_the_order_of_layers_each_once(tmp_path: Path) -> None:
+    rows = [("weight", layers, k, 10) for layers in ("13-49", "2", "1") for k in (16, 4)] + [("bias", "50", 1, 10)]
+    for study, part in (("a", rows[:4]), ("b", rows[2:])):
+        (tmp_path / study).mkdir()
+        frame = pd.DataFrame(part, columns=["kind", "layers", "centroids", "n"])
+        frame.to_csv(tmp_path / study / "points.csv", index=False)
+    found = points(tmp_path)
+    assert list(zip(found["layers"], found["centroids"], strict=True)) == [
+        ("50", 1), ("1", 4), ("1", 16), ("2", 4), ("2", 16), ("13-49", 4), ("13-49", 16),
+    ]  # fmt: skip
+
+
 def test_the_headline_has_means_over_seeds_and_the_papers_values(tmp_path: Path) -> None:
     for seed, correct in enumerate((70, 80)):
         made = result("proposed")

@@ -137,6 +137,19 @@ def test_free_weights_make_up_for_biases_at_one_centroid() -> None:
     assert divergence(student, model, held_out) < 0.2 * divergence(plain.model, model, held_out)
 
 
+def test_a_first_layer_makes_up_for_its_own_bias_at_one_centroid() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6)).eval()
+    nn.init.normal_(model[1].bias)
+    batches = [torch.randn(50, 3, 2, 2) + 2 for _ in range(2)]
+    plain = compress(model, [{"kind": "bias", "centroids": 1}], batches[0][:1])
+    student, codebooks = reconstruct(model, plain.codebooks, batches, 1e-3)
+    check_placed(student, codebooks)
+    with torch.no_grad():
+        wanted, made, left = (net(torch.cat(batches)) for net in (model, student, plain.model))
+    assert float((made - wanted).norm()) < 0.5 * float((left - wanted).norm())
+
+
 def test_what_lies_before_the_first_quantized_layer_stays() -> None:
     model = biased_vgg()
     plain = compress(model, [{"layers": "14-15", "kind": "weight", "centroids": 2}], torch.zeros(1, 3, 32, 32))

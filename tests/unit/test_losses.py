@@ -46,6 +46,15 @@ def test_golden_values() -> None:
         assert LOSSES[name](student, teacher, 1.0).item() == pytest.approx(value, rel=1e-9)
 
 
+def test_golden_values_at_a_temperature() -> None:
+    """By plain arithmetic: probabilities of the logits over 2; kl and ce times 4, so that gradients keep their size."""
+    student = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]], dtype=torch.float64)
+    teacher = torch.tensor([[0.0, 2.5, 0.5], [1.0, -1.0, 2.0]], dtype=torch.float64)
+    golden = {"kl": 0.27526530116315573, "mse": 0.04686403343966525, "ce": 4.065418739116157}
+    for name, value in golden.items():
+        assert LOSSES[name](student, teacher, 2.0).item() == pytest.approx(value, rel=1e-9)
+
+
 def test_by_hand() -> None:
     student, teacher = torch.log(torch.tensor([[0.5, 0.5]])), torch.log(torch.tensor([[0.25, 0.75]]))
     assert kl(student, teacher).item() == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5), rel=1e-6)

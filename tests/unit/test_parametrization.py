@@ -46,6 +46,13 @@ def test_a_centroids_gradient_is_put_together_from_its_members(reduction: str) -
         assert float(centroids.grad[position]) == pytest.approx(float(expected), rel=1e-6)
 
 
+def test_gradients_of_members_are_summed_in_double_precision() -> None:
+    layer = nn.Linear(3, 1, bias=False)
+    centroid = train_centroids(layer, "weight", Codebook(np.float32([1]), np.zeros((1, 3), np.uint8)), "sum")
+    (layer.weight * torch.tensor([[1e8, 1.0, -1e8]])).sum().backward()
+    assert centroid.grad.tolist() == [1]
+
+
 def test_a_centroid_without_members_has_no_gradient() -> None:
     layer = nn.Linear(2, 2, bias=False)
     codebook = Codebook(np.float32([-1, 0.5, 1]), np.uint8([[0, 2], [2, 2]]))

@@ -65,6 +65,14 @@ def test_factors_of_full_rank_make_the_weight_and_share_their_size() -> None:
     assert factors(low, 0.999999, "w").shape[1] == 6
 
 
+def test_factors_that_are_not_smaller_than_the_weight_are_refused() -> None:
+    square = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    assert factors(square, 1, "w").shape == (8, 1)
+    for rank in (2, 9):
+        with pytest.raises(UserError, match=r"as many values as the \(4, 4\) weight: set a rank below 2"):
+            factors(square, rank, "w")
+
+
 @given(st.floats(0.01, 0.99))
 def test_a_share_keeps_the_fewest_that_hold_it(share: float) -> None:
     singular = np.linalg.svd(WEIGHT.astype(np.float64), compute_uv=False)

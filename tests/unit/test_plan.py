@@ -49,6 +49,22 @@ def test_a_rules_method_beats_the_default() -> None:
     ]
 
 
+def test_a_rules_form_beats_the_default_and_vectors_have_one_table() -> None:
+    rules = [
+        Rule(4, layers="1", kind="weight"),
+        Rule(4, layers="14", kind="weight", method="product"),
+        Rule(4, layers="16", granularity="tensor", split=0.0),
+    ]
+    assert resolve(rules, TENSORS, "kmeans", granularity="channel", split=0.25) == [
+        Assignment(TENSORS[0], 4, "kmeans", "channel", split=0.25),
+        Assignment(TENSORS[3], 4, "product", "tensor", split=0.25),
+        Assignment(TENSORS[5], 4, "kmeans", "tensor", split=0.0),
+    ]
+    for rank in (0, 1.0, 0.0, True):
+        with pytest.raises(PlanError, match="rank must be"):
+            Rule(4, kind="weight", rank=rank)
+
+
 def test_no_rules_choose_nothing() -> None:
     assert resolve([], TENSORS, "kmeans") == []
 

@@ -152,6 +152,15 @@ def test_even_kernels_are_padded_as_pytorch_does(kernel: Any, dilation: Any) -> 
     assert divergence(student, model, batches[0]) < divergence(rounded, model, batches[0])
 
 
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "expected"),
+    [(2, 1, ((0, 1), (0, 1))), (4, 3, ((4, 5), (4, 5))), ((2, 3), (1, 2), ((0, 1), (2, 2)))],
+)
+def test_what_is_odd_of_a_padding_comes_at_the_end(kernel: Any, dilation: Any, expected: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, kernel, padding="same", dilation=dilation))
+    assert [layer.padding for layer in layers(model, trace(model)).values()] == [expected]
+
+
 def test_networks_that_write_over_their_images_are_reconstructed_as_those_that_do_not() -> None:
     class Scaled(nn.Module):
         def __init__(self, over: bool) -> None:
@@ -225,6 +234,26 @@ def test_corrected_channels_have_the_wanted_mean_and_deviation() -> None:
     assert torch.equal(correction(student, teacher, deviations=False)[0], torch.ones(5))
 
 
+def test_means_and_variances_are_those_of_all_outputs_however_they_are_batched() -> None:
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(n, 5, 4, 3, generator=generator) * n + n for n in (8, 3, 1)]  # batches differ
+    rows = torch.cat(batches).transpose(0, 1).flatten(1).double()
+    for axis, moved in ((1, batches), (3, [batch.movedim(1, -1) for batch in batches])):
+        mean, variance = mean_and_variance(moved, axis)
+        assert torch.allclose(mean, rows.mean(1), rtol=1e-5)
+        assert torch.allclose(variance, rows.var(1, unbiased=False), rtol=1e-5)
+
+
+def test_corrections_are_bounded() -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher = torch.randn(9, 3, 8, 8, generator=generator)
+    factors = torch.tensor([100.0, 0.01, -1.0])[:, None, None]  # the last is the opposite of the teacher's
+    plain, _ = correction([teacher * factors], [teacher])
+    assert torch.allclose(plain, torch.tensor([0.5, 2.0, 1.0]))
+    gained, _ = correction([teacher * factors], [teacher], gain=1.0)
+    assert torch.allclose(gained, torch.tensor([0.5, 2.0, 4.0]))
+
+
 def test_of_many_outputs_an_even_grid_says_what_all_say() -> None:
     generator = torch.Generator().manual_seed(0)
     teacher = [torch.randn(100, 3, 32, 64, generator=generator) for _ in range(4)]
@@ -263,6 +292,17 @@ def test_fisher_information_is_the_curvature_of_the_divergence() -> None:
     assert model.weight.grad is None
 
 
+def test_fisher_information_is_that_of_the_network_in_use_and_its_draws_follow_the_seed() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 4)).train()
+    pictures = torch.randn(5, 3, 2, 2).split(1)
+    found = [fisher(model, pictures, seed)["2.weight"] for seed in (0, 0, 1)]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert all(module.training for module in model.modules())
+    assert torch.equal(found[0], fisher(model.eval(), pictures)["2.weight"])
+
+
 def codebooks_of(model: nn.Module, k: int) -> dict[str, Codebook]:
     return {name: cluster(p.detach(), k, name=name) for name, p in model.named_parameters() if p.ndim > 1}
 
@@ -283,6 +323,28 @@ def test_reconstruction_comes_closer_than_clustering() -> None:
         torch.equal(a, b) for a, b in zip(student.state_dict().values(), again.state_dict().values(), strict=True)
     )
     assert all(np.array_equal(codebooks[name].indices, same[name].indices) for name in same)
+
+
+def test_a_norms_outputs_get_the_teachers_means_and_part_of_the_way_to_its_gain() -> None:
+    """Deviations are the teacher's over r^0.4, r the correlation with it."""
+    model, batches = small(), [images(16, seed=s) for s in (1, 2)]
+    books = {"stem.weight": cluster(model.stem.weight.detach(), 3)}
+    student, _ = reconstruct(model, books, batches, 0.1)
+    found, wanted = (norm_outputs(network, torch.cat(batches)) for network in (student, model))
+    assert torch.allclose(found.mean(1), wanted.mean(1), atol=1e-4)
+    for channel in range(8):
+        r = float(torch.corrcoef(torch.stack([found[channel], wanted[channel]]))[0, 1])
+        assert 0.3 < r < 1
+        assert float(found[channel].std() / wanted[channel].std()) == pytest.approx(r**-0.4, rel=1e-3)
+
+
+def norm_outputs(model: nn.Module, batch: Tensor) -> Tensor:
+    """(C, ...) what the first batch norm gives."""
+    found: list[Tensor] = []
+    handle = model.norm.register_forward_hook(lambda *call: found.append(call[2].detach().double().clone()))
+    model(batch)
+    handle.remove()
+    return found[0].transpose(0, 1).flatten(1)
 
 
 def test_what_has_a_codebook_and_is_no_layers_weight_stands_still() -> None:
@@ -333,6 +395,32 @@ def test_divergences_are_those_of_layers_rounded_alone() -> None:
         assert value == pytest.approx(divergence(student, model, batches[2]), rel=0.5, abs=1e-3)
 
 
+def test_a_divergence_is_that_of_one_layer_rounded_for_the_images_seen_and_shifted_on_those_held_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 10)).eval()
+    nn.init.normal_(model[1].weight, generator=generator)
+    batches = [torch.randn(n, 3, 2, 2, generator=generator) + 1 for n in (20, 12, 9, 3)]
+    book = cluster(model[1].weight.detach(), 3)
+    found = divergences(model, {"1.weight": book}, batches, held_out=2)
+    seen, held_out = (torch.cat(part).flatten(1) for part in (batches[:2], batches[2:]))
+    weight, centroids = model[1].weight.detach(), torch.from_numpy(book.centroids)
+    rounded = centroids[compensated_indices(weight, (seen.T @ seen / len(seen))[None], centroids, 0.01)]
+    plain, changed = (held_out @ w.T + model[1].bias.detach() for w in (weight, rounded))
+    outputs = (changed + plain.mean(0) - changed.mean(0)).log_softmax(1), plain.log_softmax(1)
+    expected = F.kl_div(*outputs, log_target=True, reduction="batchmean")
+    assert found == {"1.weight": pytest.approx(float(expected), rel=1e-4)}
+
+
+def test_measuring_layers_leaves_the_network_as_it_was_and_measures_it_in_use() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Flatten(), nn.Linear(1176, 5))
+    books, batches = codebooks_of(model, 3), [images(8, seed=s) for s in range(3)]
+    expected = divergences(model.eval(), books, batches, held_out=1)
+    assert divergences(model.train(), books, batches, held_out=1) == expected
+    assert all(module.training for module in model.modules())
+    assert model[1].inplace
+
+
 def test_compensated_errors_are_much_smaller_where_inputs_are_alike() -> None:
     rows = torch.randn(2000, 64, generator=torch.Generator().manual_seed(0)) + 3 * torch.ones(1, 64)
     weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
@@ -363,3 +451,20 @@ def test_the_damping_is_the_one_that_suits_images_held_out() -> None:
     chosen, given = reconstruct(model, books, batches), reconstruct(model, books, batches, best)
     assert all((chosen[1][name].indices == given[1][name].indices).all() for name in books)
     assert best_damping(model, books, batches[:1]) == max(DAMPINGS)
+
+
+def test_the_damping_is_chosen_on_three_quarters_of_the_first_images_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = small(), []
+    books = {"fc.weight": cluster(model.fc.weight.detach(), 4)}
+    original = layerwise.reconstruct
+
+    def watched(network: nn.Module, codebooks: Any, given: list[Tensor], damping: float) -> Any:
+        seen.append(given)
+        return original(network, codebooks, given, damping)
+
+    monkeypatch.setattr(layerwise, "reconstruct", watched)
+    monkeypatch.setattr(layerwise, "MOST_TRIED", 64)
+    batches = [images(8, seed=s) for s in range(8)]
+    best = best_damping(model, books, [*batches, torch.zeros(8, 2, 1, 1)])  # the last would not pass the network
+    assert [len(given) for given in seen] == [6] * len(DAMPINGS)
+    assert best == best_damping(model, books, batches)

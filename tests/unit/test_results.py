@@ -3,11 +3,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+from requant.archive import save
+from requant.compression import compress
 from requant.errors import UserError
 from requant.figures.run import draw_run
 from requant.report import result_table
-from requant.results import collect, read_result, row, summary, table, write_result
+from requant.results import collect, final, findings, read_result, row, summary, table, write_result
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -61,6 +65,56 @@ def test_the_summary_is_flat_and_counts_bits_on_disk() -> None:
     assert flat["seconds"] == 3.0
     assert flat["retrained_top1"] == 0.8
     assert all(isinstance(value, float | int) for value in flat.values())
+
+
+def test_figures_are_those_of_the_network_that_a_run_ends_with() -> None:
+    made = result()
+    for place, name in enumerate(made["accuracy"]):
+        made["accuracy"][name] = made["accuracy"][name] | {
+            "top1": 0.1 * place,
+            "agreement": 0.2 * place,
+            "n": 50 + place,
+        }
+    made["plan"] = [{"layer": 3, "bytes": 10}, {"layer": 12, "bytes": 7}, {"layer": 3, "bytes": 5}]
+    flat = summary(made)
+    assert (flat["top1"], flat["agreement"], flat["bytes"]) == (0.2, 0.4, 1000)
+    assert (flat["teacher_top1"], flat["conventional_agreement"]) == (0.0, pytest.approx(0.6))
+    assert {key: flat[key] for key in flat if key.startswith("layer")} == {"layer_bytes_03": 15, "layer_bytes_12": 7}
+    assert {key: final(row(made))[key] for key in ("top1", "agreement", "n")} == {
+        "top1": 0.2,
+        "agreement": 0.4,
+        "n": 52,
+    }
+    made["size"]["retrained_bytes"] = None
+    del made["accuracy"]["retrained"]
+    flat = summary(made)
+    assert (flat["top1"], flat["agreement"], flat["bytes"]) == (0.1, 0.2, 900)
+    assert final(row(made))["n"] == 51
+
+
+def test_what_a_run_found_counts_the_bytes_of_its_last_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rules = [{"kind": "weight", "centroids": 4}, {"layers": "2", "kind": "bias", "centroids": 1}]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 50), nn.Linear(50, 5))
+    compressed = compress(model, rules, torch.zeros(1, 1, 4, 4))
+    reports = {
+        name: save(tmp_path / f"{name}.h5", compressed.model, compressed.codebooks, storage=storage)
+        for name, storage in (("quantized", "gzip"), ("retrained", "packed"))
+    }
+    size, original = findings(compressed, reports, {}, {})["size"], 4 * (16 * 50 + 50 + 50 * 5 + 5)
+    assert size["original_bytes"] == original
+    assert size["quantized_bytes"] == (tmp_path / "quantized.h5").stat().st_size
+    assert size["retrained_bytes"] == (tmp_path / "retrained.h5").stat().st_size == sum(size["parts"].values())
+    assert size["size_reduction"] == 1 - size["retrained_bytes"] / original
+    plan = findings(compressed, reports, {}, {})["plan"]
+    assert [(entry["layer"], entry["kind"], entry["centroids"], entry["bytes"]) for entry in plan] == [
+        (1, "weight", 4, 800 // 4 + 16),
+        (2, "weight", 4, 63 + 16),
+        (2, "bias", 1, 4),
+    ]
+    del reports["retrained"]
+    size = findings(compressed, reports, {}, {})["size"]
+    assert (size["retrained_bytes"], size["size_reduction"]) == (None, 1 - size["quantized_bytes"] / original)
 
 
 def test_runs_without_retraining_have_rows_and_tables(tmp_path: Path) -> None:

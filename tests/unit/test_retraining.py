@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from requant.compression import check_placed, compress
+from requant.data import loader
 from requant.errors import ConfigError, UserError
+from requant.evaluation import evaluate
 from requant.models import Architecture, build
 from requant.recipe import Recipe
-from requant.retraining import predict, retrain, retrain_with_labels
+from requant.retraining import predict, retrain, retrain_with_labels, unlabeled
 from requant.retraining.front import inputs_of, trainable_tail
+from requant.retraining.losses import LOSSES
 from requant.retraining.module import Retraining
 from requant.retraining.objectives import MatchTeacher
 from requant.retraining.optimization import optimizer, schedule
@@ -52,6 +56,8 @@ class Labelled:
         items = torch.tensor(indices) % 70
         return images()[items], items % 5
 
+
+STILL = Recipe(epochs=2, batch_size=35, learning_rate=1e-9, schedule="constant")  # nothing moves; batches are halves
 
 RULES = [{"layers": "2", "kind": "weight", "centroids": 4}, {"kind": "bn_mean", "centroids": 1}]
 
@@ -169,6 +175,78 @@ def test_the_end_that_holds_all_that_is_trained(name: str, trained: list[str], e
     torch.testing.assert_close(tail(inputs_of(tail, student, pixels)), student(pixels))
 
 
+def test_images_that_would_not_fit_into_memory_are_made_in_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    results, asked = [], []
+    for most in (unlabeled.MOST_BYTES, 70 * 64 * 4 - 1):
+        monkeypatch.setattr(unlabeled, "MOST_BYTES", most)
+        student, made = network(), Made()
+        retrain(student, network(1), made, recipe=RECIPE)
+        results.append(student.state_dict())
+        asked.append(made.asked)
+    assert asked[0] < 80 < 4 * 70 <= asked[1]
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
+class Fresh(TensorImages):
+    """Other images in every epoch: darker ones."""
+
+    fixed = False
+
+    def __init__(self) -> None:
+        super().__init__(images())
+        self.epochs: list[int] = []
+
+    def __getitems__(self, indices: list[int]) -> torch.Tensor:
+        self.epochs += [index // 70 for index in indices]
+        return (
+            super().__getitems__(indices)
+            / (1 + torch.tensor(indices).div(70, rounding_mode="floor"))[:, None, None, None]
+        )
+
+
+def test_images_that_are_new_in_every_epoch_are_seen_in_each_with_the_teachers_outputs_for_them() -> None:
+    made, whole = Fresh(), Recipe(epochs=3, batch_size=70, learning_rate=1e-9, schedule="constant")
+    history = retrain(network(), network(1), made, recipe=whole)
+    assert {epoch: made.epochs.count(epoch) for epoch in range(3)} == {0: 70, 1: 70, 2: 70}
+    for epoch, entry in enumerate(history.curve):
+        batch = images() / (1 + epoch)
+        expected = LOSSES["kl"](network()(batch), network(1)(batch), 1.0).detach()
+        assert entry["loss"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_front_whose_statistics_move_is_not_computed_once() -> None:
+    results = []
+    for front in ("once", "live"):
+        student, only = network(), {"5.weight", "5.bias"}
+        student[1] = nn.BatchNorm2d(4, affine=False)
+        retrain(student, network(1), images(), recipe=RECIPE, only=only, front=front, statistics="update")
+        results.append(student.state_dict())
+    assert not torch.equal(results[0]["1.running_mean"], torch.zeros(4))
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
+def test_an_end_that_takes_two_tensors_has_no_front() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(12, 5)
+
+        def forward(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+            return self.fc(one + other) + other[:, :5]
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.front, self.end = nn.Linear(12, 12), Sum()
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            return self.end(self.front(batch), batch)
+
+    student = Residual().eval()
+    freeze(student, (), only=["end.fc.weight", "end.fc.bias"])
+    assert trainable_tail(student, torch.randn(3, 12)) is None
+
+
 def test_two_trainings_are_bit_identical_and_another_seed_differs() -> None:
     def weights(seed: int) -> torch.Tensor:
         student = network()
@@ -177,6 +255,30 @@ def test_two_trainings_are_bit_identical_and_another_seed_differs() -> None:
 
     assert torch.equal(weights(0), weights(0))
     assert not torch.equal(weights(0), weights(1))
+
+
+class Draws(nn.Module):
+    """Hands its input on, and notes a random number beside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.seen.append(float(torch.rand(())))
+        return batch
+
+
+def test_random_choices_are_others_in_every_step_and_the_same_for_the_same_seed() -> None:
+    def drawn(seed: int) -> list[float]:
+        student = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), Draws())
+        retrain_with_labels(student, Labelled(), recipe=Recipe(epochs=3, batch_size=35), seed=seed)
+        return student[2].seen
+
+    first = drawn(0)
+    assert len(set(first)) == 6
+    assert drawn(0) == first
+    assert not set(drawn(1)) & set(first)
 
 
 def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path: Path) -> None:
@@ -252,6 +354,59 @@ def test_settings_that_do_not_exist_are_refused() -> None:
             retrain(network(), network(1), images(), recipe=RECIPE, **wrong)
 
 
+@pytest.mark.parametrize("how", ["once", "live"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_curve_holds_the_mean_loss_at_the_temperature_asked_for(loss: str, how: str) -> None:
+    student, teacher = network(), network(1)
+    expected = LOSSES[loss](student(images()), teacher(images()), 3.0).detach()
+    history = retrain(student, teacher, images(), recipe=STILL, loss=loss, temperature=3.0, teacher_outputs=how)
+    assert [entry["loss"] for entry in history.curve] == pytest.approx([float(expected)] * 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_curve_of_a_training_with_labels_holds_the_mean_smoothed_loss(smoothing: float) -> None:
+    student = network()
+    expected = F.cross_entropy(student(images()), torch.arange(70) % 5, label_smoothing=smoothing).detach()
+    history = retrain_with_labels(student, Labelled(), recipe=STILL, label_smoothing=smoothing, statistics="keep")
+    assert [entry["loss"] for entry in history.curve] == pytest.approx([float(expected)] * 2, rel=1e-4)
+
+
+def test_the_curve_counts_what_evaluation_counts() -> None:
+    student, test = network(), loader(Labelled(), 32, shuffle=False)
+    history = retrain(student, network(1), images(), recipe=RECIPE, test=test)
+    expected = evaluate(student, test)
+    assert [entry["n"] for entry in history.curve] == [70] * 3
+    assert (history.curve[-1]["correct"], history.curve[-1]["top1"]) == (expected.correct, expected.top1)
+
+
+def test_what_came_before_the_first_epoch_counts_in_the_seconds() -> None:
+    history = retrain(
+        network(), network(1), images(), recipe=STILL, keep=lambda compute: (compute(), 1000.0)
+    )  # as if an earlier run had computed the teacher's outputs
+    assert 1000 < history.teacher_seconds < 1100
+    told = history.to_dict()
+    assert told["seconds_of_teacher"] == history.teacher_seconds
+    assert told["seconds"] == history.seconds + history.teacher_seconds
+    assert told["seconds_per_epoch"] == history.seconds / 2
+
+
+@pytest.mark.parametrize("how", ["labels", "outputs"])
+def test_the_student_comes_back_in_eval_mode(how: str) -> None:
+    student = network().train()
+    if how == "labels":
+        retrain_with_labels(student, Labelled(), recipe=STILL, stochastic=True)
+    else:
+        retrain(student, network(1), images(), recipe=STILL, statistics="update")
+    assert not any(module.training for module in student.modules())
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    for content in (b"half a checkpoint", b"", b"PK\x03\x04 and no more"):
+        (tmp_path / "last.ckpt").write_bytes(content)
+        with pytest.raises(UserError, match=r"last\.ckpt cannot be read .* start this training over"):
+            retrain(network(), network(1), images(), recipe=STILL, folder=tmp_path)
+
+
 def test_the_curve_is_a_csv_with_every_epoch(tmp_path: Path) -> None:
     history = retrain(network(), network(1), images(), recipe=RECIPE, folder=tmp_path)
     lines = (tmp_path / "metrics.csv").read_text().splitlines()
@@ -297,6 +452,53 @@ def test_weight_decay_cannot_touch_frozen_tensors() -> None:
     held = {id(p) for group in module.configure_optimizers().param_groups for p in group["params"]}
     assert id(student[5].weight) not in held
     assert len(held) == 4
+
+
+@pytest.mark.parametrize(
+    ("recipe", "free", "own"),
+    [
+        (Recipe(optimizer="sgd", momentum=0.5), 1 - 0.1 * 1.5, 1 - 0.2 * 1.5),  # Nesterov: gradient + 0.5 of it
+        (Recipe(optimizer="sgd", momentum=0.0), 1 - 0.1, 1 - 0.2),
+        (Recipe(optimizer="sgd", momentum=0.0, weight_decay=0.5), 1 - 0.1 * 1.5, 1 - 0.2),
+        (Recipe(optimizer="adam"), 1 - 0.1, 1 - 0.2),
+        (Recipe(optimizer="adamw", weight_decay=0.5), 1 - 0.1 * 0.5 - 0.1, 1 - 0.2),
+    ],
+)
+def test_a_step_is_that_of_the_recipes_optimizer_and_rates_of_their_own_never_decay(
+    recipe: Recipe, free: float, own: float
+) -> None:
+    """By hand, of two values of 1 whose gradients are 1; the second has a rate of its own."""
+    recipe.learning_rate = 0.1
+    values = {name: nn.Parameter(torch.ones(1)) for name in ("free", "own")}
+    made = optimizer(values.items(), recipe, {"own": 0.2})
+    for value in values.values():
+        value.grad = torch.ones(1)
+    made.step()
+    assert [value.item() for value in values.values()] == pytest.approx([free, own], rel=1e-5)
+
+
+def test_a_small_gradient_moves_what_has_a_rate_of_its_own_as_far_as_a_large_one() -> None:
+    for name in ("adam", "adamw"):
+        value = nn.Parameter(torch.ones(1))
+        made = optimizer([("own", value)], Recipe(optimizer=name), {"own": 0.25})
+        value.grad = torch.full((1,), 1e-12)
+        made.step()
+        assert value.item() == pytest.approx(0.75, rel=2e-3)
+
+
+def test_cosine_falls_to_zero_over_all_steps_and_constant_stays() -> None:
+    made = optimizer([("w", nn.Parameter(torch.zeros(3)))], Recipe(learning_rate=0.5), {})
+    assert schedule(made, Recipe(schedule="constant"), 100) is None
+    rates = schedule(made, Recipe(schedule="cosine"), 100)
+    assert rates is not None
+    seen = []
+    for _ in range(100):
+        seen.append(made.param_groups[0]["lr"])
+        made.step()
+        rates.step()
+    assert [seen[0], seen[50]] == pytest.approx([0.5, 0.25])
+    assert seen == sorted(seen, reverse=True)
+    assert made.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize(("asked", "least", "most"), [(0.9, 0.85, 0.95), (0.5, 0.25, 0.75), (0.0, 0.0, 0.0)])

@@ -14,6 +14,7 @@ from torch import nn
 
 from requant import archive
 from requant.codebook import Codebook
+from requant.codebook_forms import GroupedCodebook, VectorCodebook
 from requant.compression import Compressed, check_placed, compress, place
 from requant.errors import ConfigError, UserError
 from requant.evaluation import outputs
@@ -119,6 +120,31 @@ def test_a_grid_stays_a_grid() -> None:
     np.testing.assert_allclose(trained.centroids, np.arange(-3, 4) * trained.centroids[-1] / 3, rtol=1e-6, atol=1e-9)
 
 
+def test_the_first_step_of_a_grid_moves_its_ends_by_the_rate() -> None:
+    """A step of Adam: of the factor so far that the outermost of 7 centroids moves by 0.1 of their distance."""
+    teacher = network()
+    grid = (np.arange(7) - 3).astype(np.float32) * np.float32(0.125)
+    weight = teacher[0].weight.detach().numpy()
+    books = {"0.weight": Codebook(grid, np.clip(np.rint(weight / 0.125) + 3, 0, 6).astype(np.uint8))}
+    student = copy.deepcopy(teacher)
+    place(student, books)
+    recipe = Recipe(epochs=1, batch_size=70, optimizer="adam", schedule="constant")
+    movement = Movement(0.1, 1e-9, together=True)
+    _, found = retrain_codebooks(student, teacher, images(), codebooks=books, recipe=recipe, movement=movement)
+    trained: Any = found["0.weight"]
+    assert abs(trained.centroids[-1] - grid[-1]) == pytest.approx(0.1 * 0.125, rel=1e-4)
+
+
+def test_latents_begin_at_the_centroids_where_the_teacher_has_another_shape() -> None:
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 5)).eval()
+    student = compress(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), [{"kind": "weight", "centroids": 3}], EXAMPLE)
+    settings: dict[str, Any] = {"codebooks": student.codebooks, "recipe": RECIPE, "movement": Movement(0.02, 0.02)}
+    history, books = retrain_codebooks(student.model, teacher, images(), **settings)
+    check_placed(student.model, books)
+    assert history.curve[-1]["loss"] < history.curve[0]["loss"]
+
+
 class Breaks:
     """Images that fail once, in the third epoch."""
 
@@ -214,6 +240,11 @@ def test_the_distance_between_centroids() -> None:
     assert spacing(Codebook(np.float32([-1, 0, 0, 0.5, 10]), indices)) == 1.0  # of 1, 0.5, 9.5
     assert spacing(Codebook(np.float32([2]), indices)) is None
     assert spacing(Codebook(np.float32([2, 2]), indices)) is None
+    grouped = GroupedCodebook(np.float32([[3, 0, 1], [0, 10, 11.5]]), indices, 2)
+    assert spacing(grouped) == 1.75  # of 1, 2, 10, 1.5
+    vectors = VectorCodebook(np.float32([[0, 0], [3, 4], [3, 4], [30, 40]]), np.zeros((1, 2), np.uint8), (1, 4))
+    nearest = [5.0, 5.0, 5.0, 45.0]  # the same vector again is no neighbour
+    assert spacing(vectors) == pytest.approx(np.median(nearest) / np.sqrt(2))  # a value of the two
 
 
 @pytest.mark.slow

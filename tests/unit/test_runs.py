@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,23 @@ def test_the_hash_is_stable_and_moves_with_what_can_change_the_result() -> None:
     assert settings_hash(settings()) == settings_hash(settings())
     assert settings_hash(settings("seed=1")) != settings_hash(settings())
     assert settings_hash(settings("trainer.devices=2")) != settings_hash(settings())  # batch_size is per device
+
+
+def test_what_a_task_does_not_look_at_does_not_move_its_hash() -> None:
+    plain = settings()
+    linear, study = replace(plain.clustering, method="linear"), replace(plain.sensitivity, centroids=[4])
+    alone, auto = replace(plain, task="sensitivity"), settings("plan=auto")
+    longer, fewer = replace(plain.retrain, epochs=99), replace(plain.unlabeled, limit=9)
+    hashed = settings_hash
+    assert hashed(replace(plain, sensitivity=study)) == hashed(plain)
+    plan = replace(plain.plan, rules=[{"kind": "weight", "centroids": 3}])
+    unseen = replace(alone, centroids=9, plan=plan, retrain=longer, unlabeled=fewer)
+    assert hashed(unseen) == hashed(alone)
+    assert len({hashed(alone), hashed(plain), hashed(replace(alone, sensitivity=study))}) == 3
+    assert hashed(replace(alone, clustering=linear)) != hashed(alone)
+    assert hashed(replace(auto, centroids=9, clustering=linear)) == hashed(auto)
+    others = ({"plan": plan}, {"centroids": 9}, {"clustering": linear}, {"retrain": longer}, {"unlabeled": fewer})
+    assert len({hashed(plain), hashed(auto), *(hashed(replace(plain, **other)) for other in others)}) == 7
 
 
 def test_a_folder_of_images_counts_by_what_it_holds(tmp_path: Path) -> None:
@@ -56,12 +74,22 @@ def test_a_teacher_does_not_depend_on_how_it_is_compressed() -> None:
     assert teacher_hash(settings("centroids=16", "plan=weights", "seed=3", "data.limit=10")) == teacher_hash(settings())
     assert teacher_hash(settings("teacher.epochs=9")) != teacher_hash(settings())
     assert teacher_hash(settings("data.train_limit=10")) != teacher_hash(settings())
+    assert teacher_hash(settings("trainer.precision=bf16-mixed")) != teacher_hash(settings())
 
 
 def test_the_folder_tells_the_key_settings() -> None:
     folder = run_folder(settings("centroids=16", "name=study", "out=somewhere"))
     assert folder.parts[:3] == ("somewhere", "study", "vgg_small-mnist5k")
     assert folder.name.startswith("equal_population-k16-packed-proposed-digits-s0-")
+    plain = settings()
+    solved, left = (replace(plain, retrain=replace(plain.retrain, method=how)) for how in ("reconstruct", "none"))
+    for found, start in (
+        (solved, "equal_population-k4-packed-reconstruct-digits"),
+        (left, "equal_population-k4-packed-none"),
+        (replace(plain, task="teacher"), "teacher"),
+        (replace(plain, task="sensitivity"), "sensitivity-weight-equal_population-packed"),
+    ):
+        assert run_folder(found).name == f"{start}-s0-{settings_hash(found)}"
 
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:

@@ -168,6 +168,35 @@ def test_a_network_that_overwrites_its_own_inputs_is_refused() -> None:
         Study(Overwriting(), torch.zeros(1, 1, 16, 16), batches("vgg_small"), method="linear", storage="packed")
 
 
+def test_a_network_that_gives_something_else_each_time_is_refused() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(256, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.dropout(self.fc(x.flatten(1)), training=True)
+
+    with pytest.raises(UserError, match="something else each time"):
+        Study(Noisy().eval(), torch.zeros(1, 1, 16, 16), batches("vgg_small"), method="linear", storage="packed")
+
+
+def test_points_are_clustered_as_asked_for_and_the_original_counts_four_bytes_a_value(tmp_path: Path) -> None:
+    name, settings = "vgg_small", {"granularity": "channel", "split": 0.1}
+    example = example_input(NETWORKS[name])
+    fast = Study(network(name), example, batches(name), method="kmeans", storage="packed", clustering=settings)
+    assert fast.original_bytes == 4 * sum(parameter.numel() for parameter in network(name).parameters())
+    found = {
+        measured.point.centroids: measured for measured in fast.measure(grid(fast.tensors, ["weight"], ["4"], [2, 5]))
+    }
+    for k, measured in found.items():
+        rule = {"kind": "weight", "layers": "4", "centroids": k}
+        plain = compress(network(name), [rule], example, "kmeans", **settings)
+        assert measured.bytes == archive.save(tmp_path / "plain.h5", plain.model, plain.codebooks).bytes
+        expected = evaluate(plain.model, batches(name), network(name))
+        assert (measured.accuracy.correct, measured.accuracy.kl) == (expected.correct, pytest.approx(expected.kl))
+
+
 def test_in_place_is_kept_where_it_is_safe() -> None:
     vgg, resnet = network("vgg_small"), network("resnet50_cifar_s2")
     for model in (vgg, resnet):

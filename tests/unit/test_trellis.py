@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import example as such_as
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -83,6 +84,15 @@ def test_an_index_stands_for_its_entry_or_for_the_middle_above_it() -> None:
     assert book.dense().tolist() == [[0, 0, 2, -2, -1, -2]]
     assert book.counts.tolist() == [3, 3, 0]
     assert book.entropy_bits == 1
+
+
+@given(arrays(np.float32, st.integers(1, 20), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+@such_as(np.float32([2e38, 3e38]))
+def test_values_between_entries_are_their_means_rounded_once(table: np.ndarray) -> None:
+    table = np.sort(table)
+    found = TrellisCodebook(table, np.zeros((1, 1), np.uint8)).centroids
+    assert np.array_equal(found[::2], table)
+    assert np.array_equal(found[1::2], ((table[1:].astype(np.float64) + table[:-1]) / 2).astype(np.float32))
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 3), (7,), (1, 40), (0, 3), (3, 0), (4, 1, 3, 3)])

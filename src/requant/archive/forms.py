@@ -130,11 +130,9 @@ def _raised(name: str, codes: Any, form: dict[str, Any], stored: Mapping[str, An
     side: Any = stored.get(f"{name}:{PARTS[form['kind']]}")
     factored = FACTORED in form
     try:
-        if form["kind"] == TRELLIS:
-            return TrellisCodebook(codes.centroids, codes.indices, dtype)
         if factored:
             shape = (sum(shape), codes.indices.shape[1] * (side.shape[1] if form["kind"] == "vectors" else 1))
-        inner = _built(form["kind"], codes, side, shape, form["run"], dtype)
+        inner: Any = _built(form["kind"], codes, side, shape, form["run"], dtype)
         book: AnyCodebook = SplitCodebook(inner, sources) if form["split"] else inner
         book = FactoredCodebook(inner, tuple(form["shape"])) if factored else book
     except (ValueError, IndexError) as error:
@@ -146,7 +144,9 @@ def _raised(name: str, codes: Any, form: dict[str, Any], stored: Mapping[str, An
 
 def _built(
     kind: str, codes: Codebook, side: Any, shape: tuple[int, ...], run: int | None, dtype: np.dtype[Any]
-) -> Unsplit:
+) -> Unsplit | TrellisCodebook:
+    if kind == TRELLIS:
+        return TrellisCodebook(codes.centroids, codes.indices, dtype)
     if kind == "vectors":
         return VectorCodebook(side, codes.indices, shape, dtype)
     if kind == "table":

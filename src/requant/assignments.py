@@ -38,7 +38,8 @@ class Nearest(nn.Module):
         self.together = together
         self.dtype = codebook.dtype
         centroids_k = torch.from_numpy(codebook.centroids.copy())
-        self.register_buffer("grid", centroids_k)
+        self.unit, grid_k = _in_steps(centroids_k) if together else (1.0, centroids_k)
+        self.register_buffer("grid", grid_k)
         self.start = _begin(original, centroids_k, torch.from_numpy(codebook.indices.astype(np.int32)))
 
     def forward(self, centroids_k: Tensor, latents: Tensor) -> Tensor:
@@ -62,7 +63,16 @@ class Nearest(nn.Module):
         return Codebook(sorted_k.cpu().float().numpy(), indices, self.dtype)
 
     def _sorted(self, centroids_k: Tensor) -> Tensor:
-        return (self.grid * centroids_k if self.together else centroids_k).sort().values
+        return (self.grid * (centroids_k * self.unit) if self.together else centroids_k).sort().values
+
+
+def _in_steps(sorted_k: Tensor) -> tuple[float, Tensor]:
+    """A grid as its step and whole numbers, so that at any factor it is a grid to the bit; else 1 and what it is."""
+    positive = sorted_k[sorted_k > 0]
+    if not len(positive):
+        return 1.0, sorted_k
+    whole = (sorted_k / positive[0]).round()
+    return (float(positive[0]), whole) if torch.equal(whole * positive[0], sorted_k) else (1.0, sorted_k)
 
 
 def nearest(values: Tensor, sorted_k: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from requant.archive.steps import step_of, table_of
 from requant.assignments import train_assignments
 from requant.clustering import cluster
-from requant.codebook import Codebook
+from requant.codebook import Codebook, index_dtype
 from requant.errors import UserError
 from requant.parametrization import trained_codebook
 
@@ -107,6 +108,17 @@ def test_centroids_trained_together_keep_their_proportions(
         scale.fill_(factor)
     trained = trained_codebook(layer, "weight")
     assert (trained.centroids == codebook.centroids * np.float32(factor)).all()
+
+
+@given(st.floats(0.0078125, 512, width=32), st.floats(0.5, 2, width=32), st.integers(1, 600))
+def test_a_grid_stays_one_to_the_bit(step: float, factor: float, reach: int) -> None:
+    """An archive then holds its step, not its table."""
+    grid = table_of(np.float32(step), 2 * reach + 1)
+    layer, scale, _ = layer_on(Codebook(grid, np.full(SHAPE, reach, index_dtype(grid.size))), together=True)
+    with torch.no_grad():
+        scale.fill_(factor)
+    found = step_of(trained_codebook(layer, "weight").centroids)
+    assert found == np.float32(step) * np.float32(factor)
 
 
 def test_half_precision_stays() -> None:

@@ -189,7 +189,7 @@ def test_a_wrong_name_gets_the_nearest_right_one() -> None:
         data.labelled("cifar-10", "test", RGB)
     with pytest.raises(ConfigError, match="did you mean 'photos'"):
         data.unlabeled("photo", RGB)
-    with pytest.raises(ConfigError, match="there are: cifar10, imagenet, mnist5k"):
+    with pytest.raises(ConfigError, match="there are: cifar10, folder, imagenet, mnist5k, none"):
         data.classes("zzz")
     with pytest.raises(ConfigError, match="did you mean 'imagenet'"):
         data.has_training_images("imagnet", None)

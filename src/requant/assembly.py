@@ -262,9 +262,10 @@ def threads(settings: Config) -> int | None:
 
 
 def device(settings: Config) -> torch.device:
-    """Where the teacher's outputs and final figures are computed: one device."""
+    """Where this process computes the teacher's outputs and final figures: one device."""
     gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if gpu else "cpu")
+    rank = next((os.environ[name] for name in ("LOCAL_RANK", "SLURM_LOCALID") if name in os.environ), "0")
+    return torch.device("cuda", int(rank) % torch.cuda.device_count()) if gpu else torch.device("cpu")
 
 
 def teacher(settings: Config) -> nn.Module:

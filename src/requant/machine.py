@@ -95,11 +95,15 @@ def gpus() -> list[str]:
 
 
 def _commit() -> str | None:
+    """The checkout's, where this file is part of one: an environment may lie within another repository."""
+    here = Path(__file__)
+
     def git(*words: str) -> str:
-        folder = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", *words]
+        return subprocess.run(command, cwd=here.parent, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", here.name)
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

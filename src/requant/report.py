@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from requant.progress import console
-from requant.results import STUDENTS, described, images, measure
+from requant.results import STUDENTS, bytes_of, described, images, measure
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
@@ -51,11 +51,8 @@ def _unlabeled(result: Mapping[str, Any]) -> bool:
 def _sizes(result: Mapping[str, Any], name: str) -> tuple[str, str]:
     if "size" not in result:
         return "", ""
-    size = result["size"]
-    if name == "teacher":
-        return f"{size['original_bytes']:,}", _percent(1.0)
-    count = size["quantized_bytes"] if name == "quantized" else size["retrained_bytes"]
-    return f"{count:,}", _percent(count / size["original_bytes"])
+    count = bytes_of(result["size"], name)
+    return f"{count:,}", _percent(count / result["size"]["original_bytes"])
 
 
 def _figures(accuracy: Mapping[str, Any]) -> tuple[str, ...]:

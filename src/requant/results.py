@@ -111,6 +111,12 @@ def row(result: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def bytes_of(size: Mapping[str, Any], student: str) -> int:
+    """The bytes of a student's file, from a result's `size`; of the teacher its float32 size."""
+    found: int | None = size.get("original_bytes" if student == "teacher" else f"{student}_bytes")
+    return size["retrained_bytes"] if found is None else found  # results of before lack the baseline's
+
+
 def final(row: Mapping[str, Any]) -> dict[str, Any]:
     """`row`, and the figures of the network that the run ends with: the retrained one, else the quantized one."""
     student = ending([name for name in STUDENTS if row[f"{name}_top1"] is not None])
@@ -134,7 +140,7 @@ def findings(
     size = {
         "original_bytes": original,
         "quantized_bytes": reports["quantized"].bytes,
-        "retrained_bytes": reports["retrained"].bytes if "retrained" in reports else None,
+        **{f"{name}_bytes": reports[name].bytes if name in reports else None for name in STAGES},
         "size_reduction": 1 - final.bytes / original,
         "parts": dict(final.parts),
     }

@@ -40,6 +40,28 @@ def test_a_result_survives_the_disk_and_many_make_a_table(tmp_path: Path) -> Non
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def cells(made: dict[str, Any], column: int) -> list[str]:
+    return [str(cell) for cell in result_table(made).columns[column].cells]
+
+
+def test_the_baselines_bytes_are_those_of_its_own_file() -> None:
+    made = result()
+    assert cells(made, 1) == ["4,000", "900", "1,000", "1,000"]  # results of before do not say
+    made["size"]["conventional_bytes"] = 1100
+    assert cells(made, 1) == ["4,000", "900", "1,000", "1,100"]
+
+
+def test_without_labels_agreement_is_shown_and_no_top_1() -> None:
+    made = result()
+    assert [column.header for column in result_table(made).columns][3:5] == ["top-1", "correct"]
+    made["config"]["data"]["name"] = "none"
+    table = result_table(made)
+    assert [column.header for column in table.columns][3:] == ["same class", "agrees", "KL"]
+    assert cells(made, 4) == ["85.00"] * 4
+    assert "top-1" not in f"{table.title} {table.caption}"
+    assert str(table.title).startswith("m on digits (unlabeled)")
+
+
 def test_numbers_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
     write_result(tmp_path, result())
     with pytest.raises(ValueError, match="JSON"):

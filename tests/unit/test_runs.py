@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_config import settings
 
-from requant import app
+from requant import app, machine
 from requant.errors import ConfigError
 from requant.files import exclusive
 from requant.layout import RESULT
@@ -150,6 +150,13 @@ def test_an_automatic_plan_is_named_by_its_target(target: list[str], named: str,
     found = settings("plan=auto", *target)
     assert run_folder(found).name.startswith(named)
     assert described(all_settings(found)) == titled
+
+
+def test_a_repository_around_an_environment_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "machine.py").touch()
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "machine.py"))
+    assert provenance()["git"] is None
 
 
 def test_provenance_names_versions_and_machine() -> None:

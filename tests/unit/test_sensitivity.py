@@ -100,6 +100,16 @@ def test_the_teacher_is_left_as_it_was() -> None:
     assert any(getattr(module, "inplace", False) for module in teacher.modules())
 
 
+def test_a_teacher_in_training_mode_is_measured_in_evaluation_mode_and_left_as_it_was() -> None:
+    name = "resnet50_cifar_s2"
+    teacher = network(name).train()
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    found = Study(teacher, example_input(NETWORKS[name]), batches(name), method="linear", storage="packed")
+    assert found.teacher == study(name).teacher
+    assert teacher.training
+    assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
+
+
 def test_a_chain_is_cut_before_layers_and_between_blocks() -> None:
     vgg, resnet = network("vgg_small"), network("resnet50_cifar_s2")
     for model, name, pieces in ((vgg, "vgg_small", 9), (resnet, "resnet50_cifar_s2", 18)):

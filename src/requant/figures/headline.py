@@ -10,7 +10,7 @@ from requant.errors import UserError
 from requant.figures.paper import RESNET50, VGG16, Reported
 from requant.figures.tables import origin, way_of
 from requant.layout import RESULT
-from requant.results import STAGES, described, read_result
+from requant.results import STAGES, bytes_of, described, read_result
 
 CASES = ("vgg16_cifar10", "resnet50_cifar10", "vgg16_imagenet", "resnet50_imagenet")
 """The experiments that the table is of."""
@@ -39,13 +39,12 @@ def networks(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, found in result["accuracy"].items():
         stage = STAGES.get(name)
         history: Mapping[str, Any] = result[stage] if stage else {}
-        files = {"teacher": size["original_bytes"], "quantized": size["quantized_bytes"]}
         yield {
             "settings": described(config),
             "way": way_of(config, stage) if stage else name,
             **{key: found[key] for key in ("correct", "n", "agreement", "kl")},
             "worst_class": found["worst_class"]["top1"],
-            "bytes": files.get(name, size["retrained_bytes"]),
+            "bytes": bytes_of(size, name),
             "original_bytes": size["original_bytes"],
             "seconds": history.get("seconds", 0.0),
             "images_seen": history.get("images_seen", 0),

@@ -26,6 +26,7 @@ from requant.compression import place
 from requant.errors import UserError
 from requant.evaluation import Accuracy, Batches, score
 from requant.layers import TensorInfo, describe
+from requant.modes import evaluating
 from requant.sensitivity.chain import as_chain, holders
 from requant.sensitivity.grid import Point
 
@@ -136,7 +137,9 @@ class Study:
             if not torch.equal(before, x):
                 raise UserError("the network overwrites what a part of it was given: make its operations not in place")
             x = output
-        if not torch.equal(x, teacher(images_NCHW.clone())):
+        with evaluating(teacher):
+            whole = teacher(images_NCHW.clone())
+        if not torch.equal(x, whole):
             raise UserError("the network gives something else each time, or when it is cut: it cannot be studied so")
 
     @torch.inference_mode()
@@ -158,10 +161,12 @@ class Study:
         """The network with these tensors as a file gives them back; gives the file's bytes, and undoes it."""
         state = self._student.state_dict()
         originals = {name: state[name].clone() for name in codebooks}
-        place(self._student, codebooks)
-        yield self._store(codebooks)
-        for name, original in originals.items():
-            state[name].copy_(original)
+        try:
+            place(self._student, codebooks)
+            yield self._store(codebooks)
+        finally:
+            for name, original in originals.items():
+                state[name].copy_(original)
 
     def _store(self, codebooks: Mapping[str, AnyCodebook]) -> int:
         """Write the network to a file, and set it to what reading the file gives."""

@@ -209,7 +209,7 @@ def in_units(
             table = book.table if isinstance(book, TrellisCodebook) else book.centroids
             reach = len(table) // 2
             divide(found, layer, float(table[-1]) / reach)
-            books[layer.weight] = type(book)(np.arange(-reach, reach + 1, dtype=np.float32), book.indices)
+            books[layer.weight] = type(book)(np.arange(-reach, reach + 1, dtype=np.float32), book.indices, book.dtype)
     shorten(parameter for name, parameter in found.named_parameters() if name not in books)
     place(found, books)
     return found, books

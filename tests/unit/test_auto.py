@@ -112,6 +112,14 @@ def test_measured_steps_are_finer_where_the_outputs_move_more() -> None:
     assert min(changes, key=changes.__getitem__) == max(worth, key=worth.__getitem__)
 
 
+def test_steps_too_fine_to_move_the_outputs_measurably_stay_finite() -> None:
+    batches = list(images(16).split(4))
+    found = grids(small(), batches[0][:1], list(batches[0].split(1)))
+    finest = measured(found, 1e-9, batches)
+    changes = [finest.widths[name] / width for name, width in found.widths.items()]
+    assert all(0.5 <= change <= 2 for change in changes)
+
+
 @pytest.mark.parametrize("slope", [2.0, 3.0])
 def test_a_size_is_met_that_falls_faster_than_the_entropy(slope: float) -> None:
     """As where coarse grids leave more and more channels empty: going by the entropy alone goes back and forth."""

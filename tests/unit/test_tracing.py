@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import SwinTransformer, VisionTransformer
 from torchvision.models.swin_transformer import SwinTransformerBlockV2
 
-from requant.auto import grids, in_units, step_of
+from requant.auto import grids, in_units, measured, step_of
 from requant.clustering import cluster
 from requant.compression import check_placed, place
 from requant.errors import UserError
@@ -84,6 +84,26 @@ def test_inputs_beside_the_images_keep_their_defaults() -> None:
         walk.compute(node)
     assert torch.equal(walk.values[list(graph.nodes)[-1]][0], model(batch))
     assert [node.op for node in graph.nodes].count("placeholder") == 1
+
+
+def test_layers_may_be_given_their_inputs_by_name() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            hidden = F.conv2d(images, weight=self.conv.weight, bias=self.conv.bias, stride=2).relu().mean((2, 3))
+            return F.linear(weight=self.fc.weight, input=hidden, bias=self.fc.bias)
+
+    torch.manual_seed(0)
+    model, batches = Named().eval(), [images(16, 16, seed=seed) for seed in range(2)]
+    assert torch.equal(walked(model, batches)[0], model(batches[0]))
+    found = grids(model, batches[0][:1], list(batches[0].split(1)))
+    assert [layer.weight for layer in found.layers] == ["conv.weight", "fc.weight"]
+    plain = measured(found, 0.01, batches).at(step_of(found, 100))
+    student, books = reconstruct(model, plain.codebooks, batches, 0.1)
+    check_placed(student, books)
 
 
 TRANSFORMERS = {

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
@@ -34,10 +35,12 @@ from requant.reconstruction.sensitivity import divergence
 from requant.reconstruction.statistics import correction, mean_and_variance
 from requant.reconstruction.trellis_rounding import trellis_indices
 from requant.scores import scores
+from requant.suggest import some
 
 MOST_BYTES = 4 << 30  # of activations in memory, teacher's and student's
 DAMPINGS = (0.01, 0.1, 1.0)
 MOST_TRIED = 1024  # images on which the damping is chosen
+UNSAID = 0.01  # of the clustered weights
 GAIN = 0.4  # of the way from the teacher's deviations to its gain
 
 
@@ -87,6 +90,7 @@ def reconstruct(
     place(student, codebooks)
     graph = trace(original, batches[0])
     known = layers(original, graph)
+    _say_what_stays(plain, {layer.weight for layer in known.values()})
     images = channels_last(batches)
     with evaluating(original), evaluating(student), bar() as progress, torch.no_grad():
         task = progress.add_task("reconstruct", total=len(known))
@@ -112,6 +116,19 @@ def reconstruct(
             elif (norm := norm_of(original, node)) and not codebooks.keys() & {f"{norm}.weight", f"{norm}.bias"}:
                 _correct_norm(teacher_walk, student_walk, node, norm)
     return student, found
+
+
+def _say_what_stays(codebooks: Mapping[str, Codebook], followed: Collection[str]) -> None:
+    """Warn where more than a hundredth of the clustered weights is of layers that cannot be followed."""
+    weights = {name: book.indices.size for name, book in codebooks.items() if len(book.shape) > 1}
+    left = [name for name in weights if name not in followed]
+    share = sum(weights[name] for name in left) / max(1, sum(weights.values()))
+    if share > UNSAID:
+        warnings.warn(
+            f"reconstruction leaves {len(left)} of {len(weights)} clustered weights, {share:.1%} of their values, on "
+            f"the clusters that they have ({some(left, 3)}): no convolution or linear layer uses them as they are",
+            stacklevel=3,
+        )
 
 
 def best_damping(original: nn.Module, codebooks: Mapping[str, AnyCodebook], batches: Sequence[Tensor]) -> float:

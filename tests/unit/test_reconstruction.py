@@ -317,6 +317,19 @@ def test_weights_that_no_layer_uses_as_they_are_stay_and_that_is_said() -> None:
     reconstruct(model, {"fc.weight": books["fc.weight"]}, [images(16)], 0.1)
 
 
+def test_means_count_where_the_batch_norm_behind_has_codebooks() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 6 * 6, 10))
+    batch = images(64, 8) + 2  # of one sign mostly, so that errors of weights move the means
+    rules = [{"name": "^0", "centroids": 8}, {"kind": "bn_beta", "centroids": 1}]
+    books = compress(model.eval(), rules, batch[:1]).codebooks
+    student, _ = reconstruct(model, books, [batch], 0.01)
+    with torch.no_grad():
+        wanted, found = model[0](batch), student[0](batch)
+    lacking = (wanted - found).mean((0, 2, 3)) / wanted.std((0, 2, 3))
+    assert float(lacking.square().mean().sqrt()) < 0.1
+
+
 def test_linear_layers_on_tokens_are_followed() -> None:
     torch.manual_seed(0)
 

@@ -113,7 +113,7 @@ def reconstruct(
             if layer is not None:
                 _correct_bias(teacher_walk, student_walk, node, layer, codebooks)
                 progress.advance(task)
-            elif (norm := norm_of(original, node)) and not codebooks.keys() & {f"{norm}.weight", f"{norm}.bias"}:
+            elif (norm := norm_of(original, node)) and _is_free(norm, codebooks):
                 _correct_norm(teacher_walk, student_walk, node, norm)
     return student, found
 
@@ -200,8 +200,16 @@ def _moments(
     """Of what the student's layer sees and the teacher's outputs."""
     teacher, student = walks
     bias = None if layer.bias_step is None else student.values[layer.bias_step]
-    free_mean = layer.norm is not None or (layer.bias is not None and layer.bias not in codebooks)
+    if layer.norm is not None:
+        free_mean = _is_free(layer.norm, codebooks)
+    else:
+        free_mean = layer.bias is not None and layer.bias not in codebooks
     return joint_moments(layer, weight, bias, student.inputs(node), teacher.values[node], free_mean)
+
+
+def _is_free(norm: str, codebooks: Mapping[str, AnyCodebook]) -> bool:
+    """Whether a batch norm can be set: neither its scale nor its shift has a codebook."""
+    return not codebooks.keys() & {f"{norm}.weight", f"{norm}.bias"}
 
 
 def _correct_norm(teacher: Walk, student: Walk, node: fx.Node, name: str) -> None:

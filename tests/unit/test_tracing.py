@@ -106,6 +106,22 @@ def test_layers_may_be_given_their_inputs_by_name() -> None:
     check_placed(student, books)
 
 
+def test_tensors_that_a_network_makes_are_there_for_its_student() -> None:
+    class Makes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 10)
+
+        def forward(self, values: Tensor) -> Tensor:
+            return self.fc(values * torch.linspace(1, 2, 6)) + torch.arange(10)
+
+    torch.manual_seed(0)
+    model, batch = Makes().eval(), torch.randn(32, 6)
+    books = {"fc.weight": cluster(model.fc.weight.detach().numpy(), 4, "kmeans")}
+    student, books = reconstruct(model, books, [batch], 0.1)
+    check_placed(student, books)
+
+
 TRANSFORMERS = {
     "vit": lambda: VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=10),
     "swin": lambda: SwinTransformer([2, 2], 16, [2], [2], [4, 4], num_classes=10),

@@ -86,9 +86,9 @@ def reconstruct(
     found: dict[str, AnyCodebook] = {**plain}
     if damping is None:
         damping = best_damping(original, codebooks, batches)
+    graph = trace(original, batches[0])  # before the copy: torch.fx keeps tensors that the network makes as attributes
     student = copy.deepcopy(original)
     place(student, codebooks)
-    graph = trace(original, batches[0])
     known = layers(original, graph)
     _say_what_stays(plain, {layer.weight for layer in known.values()})
     images = channels_last(batches)

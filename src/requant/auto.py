@@ -13,7 +13,6 @@ c d^2 of a layer of n weights, one price of a bit means d ~ (n / c)^(1/2); going
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +45,7 @@ CLOSE = 5e-4  # of the indices' bytes wanted
 LEAST_VALUES = 4096  # of a weight that is no layer's as it is used: for fewer a table takes more
 BATCH = 32  # images, where layers are measured
 LEAST_BITS = 2.0  # a weight, for a trellis
+LEAST_DIVERGENCE = 1e-30  # nats; of fine steps float32 may find none, or less than none
 START, RANGES = 1e-3, (2.0**16, 2.0**32)  # where outputs hardly move widths are great
 HALVINGS = 40
 EDGE = 1.01  # of the range: no nearer to it
@@ -151,7 +151,7 @@ def measured(grids: Grids, step: float, batches: Sequence[Tensor]) -> Grids:
         return grids
     ratios = {}
     for name, divergence in found.items():
-        ratios[name] = (books[name].indices.size / max(divergence, sys.float_info.min)) ** 0.5
+        ratios[name] = (books[name].indices.size / max(divergence, LEAST_DIVERGENCE)) ** 0.5
     middle = float(np.median(list(ratios.values())))
     changes = {name: (ratio / middle) ** HALF_WAY for name, ratio in ratios.items()}
     changes = {name: min(max(change, 1 / MOST_CHANGE), MOST_CHANGE) for name, change in changes.items()}

@@ -199,6 +199,14 @@ def test_measured_steps_are_finer_where_the_outputs_move_more() -> None:
     assert min(changes, key=changes.__getitem__) == max(worth, key=worth.__getitem__)
 
 
+def test_steps_too_fine_to_move_the_outputs_measurably_stay_finite() -> None:
+    batches = list(images(16).split(4))
+    found = grids(small(), batches[0][:1], list(batches[0].split(1)))
+    finest = measured(found, 1e-9, batches)
+    changes = [finest.widths[name] / width for name, width in found.widths.items()]
+    assert all(0.5 <= change <= 2 for change in changes)
+
+
 @pytest.mark.parametrize("slope", [2.0, 3.0])
 def test_a_size_is_met_that_falls_faster_than_the_entropy(slope: float) -> None:
     """As where coarse grids leave more and more channels empty: going by the entropy alone goes back and forth."""
@@ -281,7 +289,8 @@ def test_weights_that_cannot_be_followed_are_on_grids_too() -> None:
     model, batches = Unfollowed().eval(), [images(16, seed=s) for s in range(4)]
     found = measured(grids(model, torch.zeros(1, 3, 16, 16), images(8).split(1)), 0.1, batches)
     assert [layer.weight for layer in found.layers] == ["conv.weight", "fc.weight", "twice.weight"]
-    result = fit_size(found, lambda compressed: round(entropy_bytes(compressed)), 4000, batches, 0.1, trellis=True)
+    with pytest.warns(UserWarning, match=r"leaves 1 of 3 clustered weights.* \(twice.weight\)"):
+        result = fit_size(found, lambda compressed: round(entropy_bytes(compressed)), 4000, batches, 0.1, trellis=True)
     units, books = in_units(found, result.model, result.codebooks)
     check_placed(units, books)
     assert abs(entropy_bytes(result) - 4000) <= 40

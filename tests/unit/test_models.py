@@ -242,7 +242,7 @@ def test_small_network_reads_mnist_after_five_epochs() -> None:
         (Architecture("timm:resnet81"), "did you mean 'resnet"),
         (Architecture("timm:resnet18.nothing"), "no weights 'resnet18.nothing'; (did you mean|there are)"),
         (Architecture("timm:hf-hub:someone/something"), "timm has no model"),
-        (Architecture("timm:vit_tiny_patch16_224", image_size=64), "does not take images of 3 x 64 x 64"),
+        (Architecture("timm:vit_tiny_patch16_224", image_size=8), "does not take images of 3 x 8 x 8"),
         (Architecture("timm:test_vit.r160_in1k", image_size=160), None),
     ],
     ids=lambda value: value.name if isinstance(value, Architecture) else None,
@@ -253,6 +253,13 @@ def test_build_refuses(architecture: Architecture, message: str | None) -> None:
         return
     with pytest.raises(ConfigError, match=message):
         build(architecture)
+
+
+def test_timms_networks_of_one_size_are_made_for_the_size_that_is_asked_for() -> None:
+    model = build(Architecture("timm:vit_tiny_patch16_224", classes=5, image_size=64))
+    assert model.get_parameter("pos_embed").shape == (1, 1 + 4 * 4, 192)
+    as_published = build(Architecture("timm:test_vit", classes=5, image_size=32))  # takes any size as it is
+    assert as_published.get_parameter("pos_embed").shape == (1, 1 + 10 * 10, 64)
 
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization:FutureWarning")

@@ -359,6 +359,39 @@ def test_what_has_a_codebook_and_is_no_layers_weight_stands_still() -> None:
     assert not torch.equal(student.norm2.bias, model.norm2.bias)
 
 
+def test_weights_that_no_layer_uses_as_they_are_stay_and_that_is_said() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 10)
+
+        def forward(self, batch: Tensor) -> Tensor:
+            weight = self.conv.weight
+            weight = (weight - weight.mean((1, 2, 3), keepdim=True)) / weight.std((1, 2, 3), keepdim=True)
+            return self.fc(F.conv2d(batch, weight, self.conv.bias).relu().mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = Scaled().eval()
+    books = compress(model, [{"kind": "weight", "centroids": 4}], images(1)).codebooks
+    with pytest.warns(UserWarning, match=r"leaves 1 of 2 clustered weights, 73.0% of their values, .* \(conv.weight\)"):
+        _, found = reconstruct(model, books, [images(16)], 0.1)
+    assert np.array_equal(found["conv.weight"].indices, books["conv.weight"].indices)
+    reconstruct(model, {"fc.weight": books["fc.weight"]}, [images(16)], 0.1)
+
+
+def test_means_count_where_the_batch_norm_behind_has_codebooks() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 6 * 6, 10))
+    batch = images(64, 8) + 2  # of one sign mostly, so that errors of weights move the means
+    rules = [{"name": "^0", "centroids": 8}, {"kind": "bn_beta", "centroids": 1}]
+    books = compress(model.eval(), rules, batch[:1]).codebooks
+    student, _ = reconstruct(model, books, [batch], 0.01)
+    with torch.no_grad():
+        wanted, found = model[0](batch), student[0](batch)
+    lacking = (wanted - found).mean((0, 2, 3)) / wanted.std((0, 2, 3))
+    assert float(lacking.square().mean().sqrt()) < 0.1
+
+
 def test_linear_layers_on_tokens_are_followed() -> None:
     torch.manual_seed(0)
 

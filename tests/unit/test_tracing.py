@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import SwinTransformer, VisionTransformer
 from torchvision.models.swin_transformer import SwinTransformerBlockV2
 
-from requant.auto import grids, in_units, step_of
+from requant.auto import grids, in_units, measured, step_of
 from requant.clustering import cluster
 from requant.compression import check_placed, place
 from requant.errors import UserError
@@ -92,6 +92,42 @@ def test_inputs_beside_the_images_keep_their_defaults() -> None:
         walk.compute(node)
     assert torch.equal(walk.values[list(graph.nodes)[-1]][0], model(batch))
     assert [node.op for node in graph.nodes].count("placeholder") == 1
+
+
+def test_layers_may_be_given_their_inputs_by_name() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            hidden = F.conv2d(images, weight=self.conv.weight, bias=self.conv.bias, stride=2).relu().mean((2, 3))
+            return F.linear(weight=self.fc.weight, input=hidden, bias=self.fc.bias)
+
+    torch.manual_seed(0)
+    model, batches = Named().eval(), [images(16, 16, seed=seed) for seed in range(2)]
+    assert torch.equal(walked(model, batches)[0], model(batches[0]))
+    found = grids(model, batches[0][:1], list(batches[0].split(1)))
+    assert [layer.weight for layer in found.layers] == ["conv.weight", "fc.weight"]
+    plain = measured(found, 0.01, batches).at(step_of(found, 100))
+    student, books = reconstruct(model, plain.codebooks, batches, 0.1)
+    check_placed(student, books)
+
+
+def test_tensors_that_a_network_makes_are_there_for_its_student() -> None:
+    class Makes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 10)
+
+        def forward(self, values: Tensor) -> Tensor:
+            return self.fc(values * torch.linspace(1, 2, 6)) + torch.arange(10)
+
+    torch.manual_seed(0)
+    model, batch = Makes().eval(), torch.randn(32, 6)
+    books = {"fc.weight": cluster(model.fc.weight.detach().numpy(), 4, "kmeans")}
+    student, books = reconstruct(model, books, [batch], 0.1)
+    check_placed(student, books)
 
 
 TRANSFORMERS = {

@@ -67,10 +67,26 @@ def _timm_name(architecture: Architecture) -> str:
 
 
 def _build_timm(architecture: Architecture) -> nn.Module:
-    model: nn.Module = _timm().create_model(
-        _timm_name(architecture), num_classes=architecture.classes, in_chans=architecture.channels
-    )
-    return _checked(model, architecture)
+    try:
+        return _checked(_made_by_timm(architecture), architecture)
+    except ConfigError:
+        # Made for images of one size (ViT, Swin, mixers): for another it has to be told. Only then, as some that take
+        # any size would have other weights.
+        if not _timm().get_pretrained_cfg(_timm_name(architecture)).fixed_input_size:
+            raise
+        return _checked(_made_by_timm(architecture, img_size=architecture.image_size), architecture)
+
+
+def _made_by_timm(architecture: Architecture, **settings: int) -> nn.Module:
+    name, model = _timm_name(architecture), _timm().create_model
+    try:
+        found: nn.Module = model(name, num_classes=architecture.classes, in_chans=architecture.channels, **settings)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{architecture.name} cannot be made for images of {architecture.image_size} x "
+            f"{architecture.image_size}: {error}; set model.image_size to what it was made for"
+        ) from error
+    return found
 
 
 def _timm_preprocessing(architecture: Architecture) -> Preprocessing:

@@ -63,12 +63,23 @@ def trace(model: nn.Module, example: Tensor | None = None) -> fx.Graph:
 
     """
     try:
-        return steps(model, into=(nn.Conv2d, nn.Linear, nn.MultiheadAttention), example=example)
+        graph = steps(model, into=(nn.Conv2d, nn.Linear, nn.MultiheadAttention), example=example)
     except FAILURES as error:
         raise UserError(
             f"the network's steps cannot be listed ({error}), which layer by layer work needs: "
             "retrain=proposed takes any network"
         ) from error
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target in LAYERS and len(node.args) < 2:
+            _give_by_place(node)
+    return graph
+
+
+def _give_by_place(node: fx.Node) -> None:
+    """Input and weight as a layer's first two arguments, where the network names them: F.linear(input=x, weight=w)."""
+    given = dict(zip(_CONVOLUTION, node.args, strict=False)) | node.kwargs
+    node.args = tuple(given.pop(name) for name in _CONVOLUTION[:2])
+    node.kwargs = given
 
 
 def layers(model: nn.Module, graph: fx.Graph) -> dict[fx.Node, Layer]:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
@@ -34,10 +35,12 @@ from requant.reconstruction.sensitivity import divergence
 from requant.reconstruction.statistics import correction, mean_and_variance
 from requant.reconstruction.trellis_rounding import trellis_indices
 from requant.scores import scores
+from requant.suggest import some
 
 MOST_BYTES = 4 << 30  # of activations in memory, teacher's and student's
 DAMPINGS = (0.01, 0.1, 1.0)
 MOST_TRIED = 1024  # images on which the damping is chosen
+UNSAID = 0.01  # of the clustered weights
 GAIN = 0.4  # of the way from the teacher's deviations to its gain
 
 
@@ -83,10 +86,11 @@ def reconstruct(
     found: dict[str, AnyCodebook] = {**plain}
     if damping is None:
         damping = best_damping(original, codebooks, batches)
+    graph = trace(original, batches[0])  # before the copy: torch.fx keeps tensors that the network makes as attributes
     student = copy.deepcopy(original)
     place(student, codebooks)
-    graph = trace(original, batches[0])
     known = layers(original, graph)
+    _say_what_stays(plain, {layer.weight for layer in known.values()})
     images = channels_last(batches)
     with evaluating(original), evaluating(student), bar() as progress, torch.no_grad():
         task = progress.add_task("reconstruct", total=len(known))
@@ -109,9 +113,22 @@ def reconstruct(
             if layer is not None:
                 _correct_bias(teacher_walk, student_walk, node, layer, codebooks)
                 progress.advance(task)
-            elif (norm := norm_of(original, node)) and not codebooks.keys() & {f"{norm}.weight", f"{norm}.bias"}:
+            elif (norm := norm_of(original, node)) and _is_free(norm, codebooks):
                 _correct_norm(teacher_walk, student_walk, node, norm)
     return student, found
+
+
+def _say_what_stays(codebooks: Mapping[str, Codebook], followed: Collection[str]) -> None:
+    """Warn where more than a hundredth of the clustered weights is of layers that cannot be followed."""
+    weights = {name: book.indices.size for name, book in codebooks.items() if len(book.shape) > 1}
+    left = [name for name in weights if name not in followed]
+    share = sum(weights[name] for name in left) / max(1, sum(weights.values()))
+    if share > UNSAID:
+        warnings.warn(
+            f"reconstruction leaves {len(left)} of {len(weights)} clustered weights, {share:.1%} of their values, on "
+            f"the clusters that they have ({some(left, 3)}): no convolution or linear layer uses them as they are",
+            stacklevel=3,
+        )
 
 
 def best_damping(original: nn.Module, codebooks: Mapping[str, AnyCodebook], batches: Sequence[Tensor]) -> float:
@@ -183,8 +200,16 @@ def _moments(
     """Of what the student's layer sees and the teacher's outputs."""
     teacher, student = walks
     bias = None if layer.bias_step is None else student.values[layer.bias_step]
-    free_mean = layer.norm is not None or (layer.bias is not None and layer.bias not in codebooks)
+    if layer.norm is not None:
+        free_mean = _is_free(layer.norm, codebooks)
+    else:
+        free_mean = layer.bias is not None and layer.bias not in codebooks
     return joint_moments(layer, weight, bias, student.inputs(node), teacher.values[node], free_mean)
+
+
+def _is_free(norm: str, codebooks: Mapping[str, AnyCodebook]) -> bool:
+    """Whether a batch norm can be set: neither its scale nor its shift has a codebook."""
+    return not codebooks.keys() & {f"{norm}.weight", f"{norm}.bias"}
 
 
 def _correct_norm(teacher: Walk, student: Walk, node: fx.Node, name: str) -> None:

@@ -22,7 +22,19 @@ from rich.console import Console
 from torch import nn
 
 from benchmarks.arguments import command_line
-from benchmarks.frontier import EXPERIMENTS, NETWORKS, Job, Network, Point, crops, job_of, measure, read
+from benchmarks.frontier import (
+    COLOURS,
+    EXPERIMENTS,
+    NETWORKS,
+    TITLES,
+    Job,
+    Network,
+    Point,
+    crops,
+    job_of,
+    measure,
+    read,
+)
 from requant import archive
 from requant.auto import Grids, grids_for, in_units
 from requant.compression import Compressed, compress
@@ -139,7 +151,7 @@ def draw() -> None:
                 kl = {row["setting"]: float(row["kl"]) for row in rows if row["method"] == f"{bits} bits"}
                 places = [place for place, step in enumerate(STEPS) if step in kl]
                 last = [place for place in places if place == len(STEPS) - 1]
-                look: dict[str, Any] = {"marker": marker, "markersize": 4, "color": f"C{number}"}
+                look: dict[str, Any] = {"marker": marker, "markersize": 4, "color": COLOURS[number]}
                 for shown, stroke, label in (
                     (places[: len(places) - len(last)], line, f"{bits} bits"),
                     (last, "none", ""),
@@ -147,7 +159,7 @@ def draw() -> None:
                     axes.plot(shown, [kl[list(STEPS)[place]] for place in shown], linestyle=stroke, label=label, **look)
             axes.set_yscale("log")
             axes.set_xticks(range(len(STEPS)), STEPS, rotation=60, ha="right", rotation_mode="anchor")
-            axes.set_title(f"{name}, n = {int(rows[0]['n']):,}")
+            axes.set_title(f"{TITLES[name]}, n = {int(rows[0]['n']):,}")
             axes.grid(axis="y", linewidth=0.3)
         panels[0].set_ylabel("KL from the original (nats)")
         panels[-1].legend(frameon=False, fontsize=7)

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
@@ -219,7 +220,12 @@ def read(path: Path) -> list[dict[str, str]]:
 
 SHOWN = 25.0  # points below the original
 MARKERS = {"ours": "o", "NNCodec": "s", "integers": "D", "k-means": "^", "coremltools": "v", "paper's clusters": "x"}
-
+COLOURS = sns.color_palette("colorblind")
+TITLES = {
+    "effnet_lite0": "EfficientNet-Lite0, ImageNet",
+    "vgg16_cifar10": "VGG-16, CIFAR-10",
+    "resnet50_cifar10": "ResNet-50, CIFAR-10",
+}
 STROKES: tuple[Any, ...] = ("-", "--", " ", "-.", (0, (1, 1)), ":")
 
 
@@ -234,7 +240,7 @@ def draw(path: Path, name: str) -> None:
         for number, (method, marker) in enumerate(MARKERS.items()):
             found = sorted((int(r["bytes"]) / 1e6, 100 * int(r["correct"]) / n) for r in rows if r["method"] == method)
             if found:
-                look: dict[str, Any] = {"marker": marker, "markersize": 4, "label": method, "color": f"C{number}"}
+                look: dict[str, Any] = {"marker": marker, "markersize": 4, "label": method, "color": COLOURS[number]}
                 axes.plot(*zip(*found, strict=True), linestyle=STROKES[number], **look)
         axes.set_ylim(teacher - SHOWN, teacher + 0.1 * SHOWN)
         below = sum(100 * int(r["correct"]) / n < teacher - SHOWN for r in rows)
@@ -248,7 +254,7 @@ def draw(path: Path, name: str) -> None:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
         axes.set_ylabel(f"top-1 (%), n = {n:,}")
-        figure.suptitle(name, fontsize=8)
+        figure.suptitle(TITLES[name], fontsize=8)
         axes.legend(frameon=False, fontsize=6.5, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
         folder = path.with_suffix("")
         folder.mkdir(exist_ok=True)

@@ -16,12 +16,16 @@ from requant.progress import console
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a file to write, beside `path`; when the block ends well it is brought to the disk and becomes `path`.
 
-    When the block fails the file is removed and `path` is as it was. The folder is made where it is missing.
+    When the block fails the file is removed and `path` is as it was. The folder is made where it is missing. Who may
+    read the file follows from the umask, as for any new file, whatever wrote it (safetensors leaves it to its owner).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
         yield unfinished
+        unfinished.chmod(mode)
         _sync(unfinished)
         unfinished.replace(path)
         _sync(path.parent)

@@ -69,6 +69,12 @@ def test_tied_and_strided_tensors_can_be_saved(tmp_path: Path) -> None:
         assert torch.equal(file.get_tensor("1.weight"), model[0].weight)
 
 
+def test_others_may_read_what_they_may_of_any_new_file(tmp_path: Path) -> None:
+    save_weights(tmp_path / "a.safetensors", nn.Linear(2, 2), {})
+    (tmp_path / "any").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 def test_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"old")

@@ -37,31 +37,39 @@ def best_model(codebook: Codebook) -> tuple[Model, Levels]:
     bits, best = min((_bits(model, centroids, counts_K), number) for number, model in enumerate(plain))
     sizes = axes_of(codebook.shape)
     without: Levels = tuple(np.zeros(size, np.uint8) for size in sizes)
-    fits = list(_fits(codebook, plain[best])) if 1 < codebook.k <= MOST_WEIGHTS // (AXES * MOST_LEVELS) else []
-    tried = [(*fit.levels_on(axes), fit) for fit in fits for axes in _subsets(sizes)]
-    if not tried:
+    fits = _fits(codebook, plain)
+    if not fits:
         return plain[best], without
-    _, chosen, fit = min(tried, key=lambda found: found[0])
+    every = max(_subsets(sizes), key=len)  # a base that is the best by itself need not be the best with levels
+    of_base = min(fits, key=lambda of_base: of_base[0].finished(of_base[0].levels_on(every)[1])[0])
+    _, chosen, fit = min(
+        ((*fit.levels_on(axes), fit) for fit in of_base for axes in _subsets(sizes)), key=lambda found: found[0]
+    )
     found_bits, model, levels = fit.finished(chosen)
     return (model, levels) if found_bits < bits else (plain[best], without)
 
 
-def _fits(codebook: Codebook, base: Model) -> Iterator["_Fit"]:
-    """How levels may be spaced; none where all values have the same statistic."""
+def _fits(codebook: Codebook, bases: Sequence[Model]) -> list[list["_Fit"]]:
+    """For each base how levels may be spaced; nothing where there is no room for levels, or all values are alike."""
     counts_K, sizes = codebook.counts, axes_of(codebook.shape)
+    if not 1 < codebook.k <= MOST_WEIGHTS // (AXES * MOST_LEVELS) or max(sizes) < 2:
+        return []
     u_K = statistic(codebook.centroids)
     share_K = counts_K / max(1, counts_K.sum())
     u_K = u_K - share_K @ u_K
     variance = float(share_K @ u_K**2)
     if variance <= LEAST_VARIANCE:
-        return
+        return []
     sums = _sums(codebook, u_K)
-    values = float(np.median([codebook.indices.size // size for size in sizes if size > 1] or [1]))
-    for errors in SPACINGS:
-        spacing = errors * float(np.sqrt(2 * np.log(2) / (values * variance)))
-        yield _Fit(
-            base, codebook.centroids, counts_K, u_K, spacing, sums, _log_z(base, codebook.centroids, u_K * spacing)
-        )
+    values = float(np.median([codebook.indices.size // size for size in sizes if size > 1]))
+    spacings = [errors * float(np.sqrt(2 * np.log(2) / (values * variance))) for errors in SPACINGS]
+    return [
+        [
+            _Fit(base, codebook.centroids, counts_K, u_K, step, sums, _log_z(base, codebook.centroids, u_K * step))
+            for step in spacings
+        ]
+        for base in bases
+    ]
 
 
 def _subsets(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:

@@ -48,6 +48,7 @@ WAYS = {
     "reconstruct": "reconstruct",
 }
 """The look of each way of retraining, by its name in results.csv."""
+_LEADER = {"arrowstyle": "-", "linewidth": 0.6, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 3}
 
 
 @contextmanager
@@ -85,14 +86,17 @@ def save(figure: Figure, folder: Path, name: str = "figure") -> list[Path]:
 
 
 def label_lines(axes: Axes, x: float, labels: dict[str, tuple[float, Any]], gap: float) -> None:
-    """Write each line's label beside its end: (height, colour) by label; moved apart to `gap`, in units of y."""
+    """Write each line's label beside its end: (height, colour) by label; moved apart to `gap`, in units of y.
+
+    A thin line leads from the end to the label, which without colours is all that tells whose it is.
+    """
     ends = sorted(labels.items(), key=lambda item: item[1][0])
     heights: list[float] = []
     for _, (y, _) in ends:
         heights.append(max(y, heights[-1] + gap) if heights else y)
     lifted = sum(height - y for height, (_, (y, _)) in zip(heights, ends, strict=True)) / len(ends)
-    for height, (label, (_, colour)) in zip(heights, ends, strict=True):
+    for height, (label, (y, colour)) in zip(heights, ends, strict=True):
         axes.annotate(
-            label, (x, height - lifted), (4, 0), textcoords="offset points", va="center", fontsize=6.5, color=colour,
-            annotation_clip=False,
+            label, (x, y), (1.045, height - lifted), textcoords=axes.get_yaxis_transform(), va="center", fontsize=6.5,
+            color=colour, annotation_clip=False, arrowprops={**_LEADER, "color": colour},
         )  # fmt: skip

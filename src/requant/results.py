@@ -90,15 +90,16 @@ def images(config: Mapping[str, Any]) -> str:
 def row(result: Mapping[str, Any]) -> dict[str, Any]:
     """A run in one line: settings, sizes in bytes, accuracies as fractions with their counts."""
     config, size = result["config"], result.get("size", {})
+    study = config.get("task") == "sensitivity"  # which has a table of its own, and neither one k nor a retraining
     flat = {
         "experiment": config["name"],
         "model": config["model"]["name"],
         "data": config["data"]["name"],
         "clustering": method(config),
-        "centroids": None if method(config) == "auto" else config["centroids"],
+        "centroids": None if study or method(config) == "auto" else config["centroids"],
         "storage": config["storage"]["method"],
-        "retrain": config["retrain"]["method"],
-        "unlabeled": config["unlabeled"]["name"],
+        "retrain": None if study else config["retrain"]["method"],
+        "unlabeled": None if study and measure(config) == "top-1" else config["unlabeled"]["name"],
         "seed": config["seed"],
         "hash": result["hash"],
         "bytes": size.get("retrained_bytes") or size.get("quantized_bytes"),

@@ -17,15 +17,13 @@ from requant.data import NO_LABELS, fingerprint
 from requant.errors import ConfigError, WeightsError
 from requant.files import exclusive, remove_unfinished, write_json
 from requant.layout import LOCK, RESULT, SETTINGS
-from requant.settings import all_settings, result_settings
+from requant.settings import OF_RULES, all_settings, result_settings
 
 _UNUSED = {
     "compress": ("sensitivity",),
     "sensitivity": ("centroids", "plan", "unlabeled", "retrain", "baseline"),
 }
 """By task, settings that cannot change its result."""
-_OF_RULES = ("centroids", "clustering")
-"""Those that say nothing to plan=auto, which has grids of its own."""
 
 
 _LATER = ("mean", "std")
@@ -40,7 +38,7 @@ def settings_hash(settings: Config) -> str:
     """
     if settings.task == "teacher":
         return teacher_hash(settings)
-    unused = {*_UNUSED[settings.task], *(_OF_RULES if settings.plan.method == "auto" else ())}
+    unused = {*_UNUSED[settings.task], *(OF_RULES if settings.plan.method == "auto" else ())}
     if settings.data.name == NO_LABELS:
         unused.discard("unlabeled")  # on which is measured
     return _hash({key: value for key, value in _identity(settings).items() if key not in unused})

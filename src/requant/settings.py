@@ -1,6 +1,7 @@
 """From a composed config to settings, and from settings to plain values and names of keys."""
 
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -34,6 +35,30 @@ def result_settings(settings: Any) -> dict[str, Any]:
         for f in fields(settings)
         if not f.metadata.get("aside", False)
     }
+
+
+_OF_A_FILE = ("seed", "plan", "target", "storage", "retrain", "unlabeled")
+OF_RULES = ("centroids", "clustering")
+"""Settings that say nothing to plan=auto, which has grids of its own."""
+
+
+def settings_of_file(settings: Config) -> dict[str, Any]:
+    """What a run's networks were made by, dotted, where it is not as config.py has it; without a path."""
+    groups = _OF_A_FILE if settings.plan.method == "auto" else (*_OF_A_FILE, *OF_RULES)
+    chosen = {key: value for key, value in _changed(settings, "") if key.partition(".")[0] in groups}
+    chosen.pop("unlabeled.root", None)
+    return chosen
+
+
+def _changed(settings: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of what differs from the schema's defaults and can change a result."""
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        usual = f.default if f.default_factory is MISSING else f.default_factory()
+        if is_dataclass(value):
+            yield from _changed(value, f"{prefix}{f.name}.")
+        elif value != usual and not f.metadata.get("aside", False):
+            yield prefix + f.name, value
 
 
 def all_settings(settings: Any) -> dict[str, Any]:

@@ -4,13 +4,16 @@ import hashlib
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
 from torch import nn
 
 from requant.archive import save
 from requant.compression import compress
 from requant.models import Architecture, build, example_input
+from requant.settings import parse, register, settings_of_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +41,16 @@ def test_the_demos_sizes_are_those_of_its_files(tmp_path: Path) -> None:
     found = compress(network, rules, example_input(architecture), "equal_population")
     assert 4 * sum(tensor.values for tensor in found.tensors) == teacher
     digits = hashlib.sha256(b"any").hexdigest()
-    provenance = {"hash": digits[:16], "teacher": digits, "methods": "equal_population"}
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        demo = parse(compose("config"))
+    provenance = {
+        "hash": digits[:16],
+        "teacher": digits,
+        "methods": "equal_population",
+        "settings": settings_of_file(demo),
+        "versions": {name: version(name) for name in ("requant", "torch")},
+    }
     report = save(
         tmp_path / "a.h5", found.model, found.codebooks, architecture=architecture.to_dict(), provenance=provenance
     )

@@ -86,7 +86,12 @@ def test_the_result_says_what_the_contract_promises(first: tuple[Path, str]) -> 
     size = result["size"]
     assert size["quantized_bytes"] == (folder / "quantized.h5").stat().st_size
     assert size["retrained_bytes"] == (folder / "retrained.h5").stat().st_size == sum(size["parts"].values())
+    assert size["conventional_bytes"] == (folder / "conventional.h5").stat().st_size
     assert size["size_reduction"] == 1 - size["retrained_bytes"] / size["original_bytes"]
+    told = read(folder / "retrained.h5").provenance or {}
+    assert told["hash"] == result["hash"]
+    assert told["settings"]["retrain.epochs"] == 2
+    assert torch.__version__.startswith(told["versions"]["torch"])
     for name in ("teacher", "quantized", "retrained", "conventional"):
         accuracy = result["accuracy"][name]
         assert accuracy["n"] == 200

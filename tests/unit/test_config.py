@@ -1,5 +1,6 @@
 """Every YAML file of conf/ composes into checked settings; wrong settings are refused by name."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from requant.config import Config
 from requant.errors import ConfigError, UserError
 from requant.plan import Rule
 from requant.runs import run_folder, settings_hash
-from requant.settings import all_keys, all_settings, parse, register, result_settings
+from requant.settings import all_keys, all_settings, parse, register, result_settings, settings_of_file
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = sorted(
@@ -31,6 +32,19 @@ def test_every_file_composes(group: str, option: str) -> None:
     composed = settings(f"{group}={option}")
     for position, rule in enumerate(composed.plan.rules, start=1):
         Rule.from_mapping(rule, position)
+
+
+def test_a_file_tells_what_made_it_and_no_path(tmp_path: Path) -> None:
+    found = settings_of_file(
+        settings("centroids=16", "clustering=kmeans", "plan=weights", f"unlabeled.root={tmp_path}")
+    )
+    assert found["centroids"] == found["plan.rules"][0]["centroids"] == 16
+    assert found["unlabeled.name"] == "digits"
+    assert not [key for key in found if key.startswith("clustering")]  # kmeans is the default of config.py
+    assert str(tmp_path) not in json.dumps(found)
+    automatic = settings_of_file(settings("plan=auto", "target.size_mb=0.5", "clustering=linear", "seed=3"))
+    assert (automatic["plan.method"], automatic["target.size_mb"], automatic["seed"]) == ("auto", 0.5, 3)
+    assert not [key for key in automatic if key.startswith(("clustering", "centroids"))]
 
 
 def test_an_automatic_plan_is_stored_by_entropy_coding() -> None:

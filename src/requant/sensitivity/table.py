@@ -8,10 +8,12 @@ import pandas as pd
 
 from requant.errors import UserError
 from requant.files import write_text
-from requant.progress import bar
+from requant.progress import bar, console
 from requant.results import TEXT
 from requant.sensitivity.grid import Point
 from requant.sensitivity.study import Measured, Study
+
+LINES = 10  # of progress, where the output is no terminal
 
 
 class Table:
@@ -60,9 +62,11 @@ def measure_all(study: Study, points: Collection[Point], table: Table) -> None:
     """Measure points into the table, with the time left by how much of the network each has to evaluate."""
     with bar() as progress:
         task = progress.add_task(f"{len(points)} points", total=sum(map(study.seconds, points)))
-        for measured in study.measure(points):
+        for done, measured in enumerate(study.measure(points), 1):
             table.append(measured)
             progress.advance(task, study.seconds(measured.point))
+            if not console.is_terminal and (done % max(1, len(points) // LINES) == 0 or done == len(points)):
+                console.print(f"{done} of {len(points)} points", highlight=False)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,7 +32,7 @@ from requant.report import print_result
 from requant.results import ending, findings, measure, summary, write_result
 from requant.retraining import History, Movement, retrain, retrain_codebooks, retrain_with_labels
 from requant.runs import settings_hash
-from requant.settings import all_settings
+from requant.settings import all_settings, settings_of_file
 from requant.shared import Shared, SharedClusterer, shared
 from requant.targets import fit_drop, fit_size
 from requant.tasks.common import forms, header, is_main, timed
@@ -206,6 +207,8 @@ def _provenance(settings: Config, teacher: nn.Module, compressed: Compressed) ->
         "hash": settings_hash(settings),
         "teacher": checksum(teacher),
         "methods": _methods(compressed.assignments),
+        "settings": settings_of_file(settings),
+        "versions": {name: version(name) for name in ("requant", "torch")},
     }
 
 

@@ -1,7 +1,6 @@
 """Run one experiment, or with -m a grid of them: python run.py --help."""
 
 import sys
-import warnings
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,5 +23,4 @@ def main(config: DictConfig) -> object:
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's, about torch: nothing a user can do
     sys.exit(run_cli(main))

@@ -24,6 +24,8 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d+ bytes on disk", done.stdout)
     assert "Accuracy(n=256" in done.stdout
+    assert "Warning" not in done.stderr
+    assert "val_dataloader" not in done.stderr
 
 
 def test_the_demos_sizes_are_those_of_its_files(tmp_path: Path) -> None:

@@ -126,9 +126,9 @@ def _cluster() -> list[SLURMEnvironment]:
 
 
 def _hush() -> None:
-    """Lightning's advice on choices that are ours and meant (few workers, frozen modules in eval mode, no srun)."""
+    """Lightning's advice on choices that are ours and meant, and what it says of torch: nothing a user can do."""
     ours = ("does not have many workers", "module.*in eval mode", "Checkpoint directory .* exists", "`srun` command")
-    for about in ours:
+    for about in (*ours, "have no `val_dataloader`", "LeafSpec"):
         warnings.filterwarnings("ignore", message=f".*{about}.*")
 
 

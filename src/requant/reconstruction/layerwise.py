@@ -153,7 +153,7 @@ def best_damping(original: nn.Module, codebooks: Mapping[str, AnyCodebook], batc
     before = distance(plain)
     found = {damping: distance(reconstruct(original, codebooks, seen, damping)[0]) for damping in DAMPINGS}
     best = min(found, key=found.__getitem__)
-    tried = ", ".join(f"{value:.4f} with {damping:g}" for damping, value in found.items())
+    tried = ", ".join(f"{max(value, 0.0):.4f} with {damping:g}" for damping, value in found.items())
     console.print(f"  damping {best:g}: on held-out images KL is {tried}; {before:.4f} before", highlight=False)
     if before < found[best]:
         console.print("  The clusters as they are were nearer: give it more images, or set retrain=none.")

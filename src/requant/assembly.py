@@ -12,7 +12,7 @@ from torch import nn
 
 from requant import archive, data
 from requant.clustering import METHODS, OPTIONS, check_granularity
-from requant.config import Config, RetrainConfig
+from requant.config import Config, RetrainConfig, UnlabeledConfig
 from requant.data.cache import cache_folder
 from requant.errors import ConfigError, UserError
 from requant.files import exclusive
@@ -138,12 +138,17 @@ def test_images(settings: Config, teacher: nn.Module) -> data.LabelledImages:
     """What accuracy is measured on; where there are no labels, held-out unlabeled images with the teacher's classes."""
     if settings.data.name != data.NO_LABELS:
         return _test_set(settings)
-    source = settings.unlabeled
-    crops = settings.data.limit if data.cuts_crops(source.name, source.crops) else None
-    images = _unlabeled(settings, "held_out", crops=crops, fresh=False)
+    images = _images_of(_measured_on(settings), settings, "held_out")
     outputs = predict(teacher.to(device(settings)), images, settings.data.batch_size, settings.data.workers)
     teacher.cpu()
     return data.LabelledPairs(images, outputs.argmax(1))
+
+
+def _measured_on(settings: Config) -> UnlabeledConfig:
+    """The unlabeled images that stand in for test images: the same in every epoch, data.limit crops or whole ones."""
+    source = settings.unlabeled
+    crops = settings.data.limit if data.cuts_crops(source.name, source.crops) else None
+    return replace(source, crops=crops, fresh=False)
 
 
 def _test_set(settings: Config) -> data.LabelledImages:
@@ -168,12 +173,12 @@ def training_images(settings: Config, augment: str, seed: int) -> data.LabelledI
 
 def unlabeled_images(settings: Config) -> data.UnlabeledImages:
     """What plan=auto and retraining without labels look at."""
-    return _unlabeled(settings, _part(settings))
+    return _images_of(settings.unlabeled, settings, _part(settings))
 
 
 def held_out_images(settings: Config) -> data.UnlabeledImages:
     """What target.max_drop is measured on: no training looks at these, or at other crops of them."""
-    return _unlabeled(settings, "held_out")
+    return _images_of(settings.unlabeled, settings, "held_out")
 
 
 def _part(settings: Config) -> data.Part:
@@ -181,8 +186,7 @@ def _part(settings: Config) -> data.Part:
     return "all" if settings.target.max_drop is None and settings.data.name != data.NO_LABELS else "seen"
 
 
-def _unlabeled(settings: Config, part: data.Part, **changes: Any) -> data.UnlabeledImages:
-    source = replace(settings.unlabeled, **changes)
+def _images_of(source: UnlabeledConfig, settings: Config, part: data.Part) -> data.UnlabeledImages:
     return data.unlabeled(
         source.name,
         preprocessing(architecture(settings)),
@@ -222,15 +226,16 @@ def retraining_images(settings: Config, recipe: RetrainConfig) -> Any:
 
 def outputs_identity(settings: Config, teacher: str, images: str) -> dict[str, Any]:
     """What the teacher's outputs on the `test` or the `unlabeled` images depend on; `teacher` is its checksum."""
-    labelled = images == "test" and settings.data.name != data.NO_LABELS
-    source: Any = settings.data if labelled else settings.unlabeled
-    part: data.Part = "all" if labelled else _part(settings)
-    cropped = not labelled and data.cuts_crops(source.name, source.crops)
+    source: Any
+    part: data.Part
+    if images != "test":
+        source, part, batch_size = settings.unlabeled, _part(settings), settings.retrain.batch_size
+    elif settings.data.name == data.NO_LABELS:
+        source, part, batch_size = _measured_on(settings), "held_out", settings.data.batch_size
+    else:
+        source, part, batch_size = settings.data, "all", settings.data.batch_size
+    cropped = source is not settings.data and data.cuts_crops(source.name, source.crops)
     seed = settings.seed if cropped else None
-    batch_size = settings.data.batch_size if images == "test" else settings.retrain.batch_size
-    if images == "test" and not labelled:
-        part = "held_out"
-        source = replace(source, crops=settings.data.limit if cropped else None, fresh=False)
     return {
         "teacher": teacher,
         "architecture": architecture(settings).to_dict(),

@@ -32,8 +32,7 @@ class ModelConfig:
     width: float = 1.0
     """Factor on the channel counts (CIFAR forms and vgg_small)."""
     mean: list[float] | None = None
-    """Of each channel of the images that it was trained on, from 0 to 1; null: the published weights' (CIFAR forms:
-    CIFAR-10's)."""
+    """Of its training images' channels, from 0 to 1; null: the published weights' (CIFAR forms: CIFAR-10's)."""
     std: list[float] | None = None
     """The standard deviations that go with it."""
     weights: str = "none"

@@ -17,12 +17,10 @@ from requant.compression import check_placed, compress, place
 from requant.errors import UserError
 from requant.models import Architecture, build
 from requant.reconstruction import batches_of, best_damping, layerwise, reconstruct
-from requant.reconstruction.curvature import fisher
 from requant.reconstruction.graph import Layer, Walk, batches_that_fit, layers, side_by_side, trace
 from requant.reconstruction.layerwise import DAMPINGS
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import divergences
-from requant.reconstruction.statistics import ROWS, correction, mean_and_variance
 from requant.retraining.unlabeled import TensorImages
 
 ARCHITECTURES = {
@@ -222,87 +220,6 @@ def test_outputs_of_another_form_are_refused_by_name() -> None:
         reconstruct(Named(), books, [images(8), images(8)])
 
 
-def test_corrected_channels_have_the_wanted_mean_and_deviation() -> None:
-    teacher, student = [torch.randn(8, 5, 4, 4) * 1.5 + 1, torch.randn(3, 5, 4, 4)], [torch.randn(8, 5, 4, 4)] * 2
-    student[0][:, 4], student[1][:, 4] = 3.0, 3.0  # constant: shifted only
-    scale, shift = correction(student, teacher)
-    fixed = [batch * scale[:, None, None] + shift[:, None, None] for batch in student]
-    (mean, variance), (wanted_mean, wanted_variance) = mean_and_variance(fixed), mean_and_variance(teacher)
-    assert torch.allclose(mean, wanted_mean, atol=1e-5)
-    assert torch.allclose(variance[:4], wanted_variance[:4], rtol=1e-3)
-    assert scale[4] == 1
-    assert torch.equal(correction(student, teacher, deviations=False)[0], torch.ones(5))
-
-
-def test_means_and_variances_are_those_of_all_outputs_however_they_are_batched() -> None:
-    generator = torch.Generator().manual_seed(0)
-    batches = [torch.randn(n, 5, 4, 3, generator=generator) * n + n for n in (8, 3, 1)]  # batches differ
-    rows = torch.cat(batches).transpose(0, 1).flatten(1).double()
-    for axis, moved in ((1, batches), (3, [batch.movedim(1, -1) for batch in batches])):
-        mean, variance = mean_and_variance(moved, axis)
-        assert torch.allclose(mean, rows.mean(1), rtol=1e-5)
-        assert torch.allclose(variance, rows.var(1, unbiased=False), rtol=1e-5)
-
-
-def test_corrections_are_bounded() -> None:
-    generator = torch.Generator().manual_seed(0)
-    teacher = torch.randn(9, 3, 8, 8, generator=generator)
-    factors = torch.tensor([100.0, 0.01, -1.0])[:, None, None]  # the last is the opposite of the teacher's
-    plain, _ = correction([teacher * factors], [teacher])
-    assert torch.allclose(plain, torch.tensor([0.5, 2.0, 1.0]))
-    gained, _ = correction([teacher * factors], [teacher], gain=1.0)
-    assert torch.allclose(gained, torch.tensor([0.5, 2.0, 4.0]))
-
-
-def test_of_many_outputs_an_even_grid_says_what_all_say() -> None:
-    generator = torch.Generator().manual_seed(0)
-    teacher = [torch.randn(100, 3, 32, 64, generator=generator) for _ in range(4)]
-    student = [2 * batch - 0.5 for batch in teacher]
-    mean, variance = mean_and_variance(teacher)
-    rows = torch.cat(teacher).transpose(0, 1).flatten(1).double()
-    assert torch.allclose(mean, rows.mean(1), atol=5 / ROWS**0.5)
-    assert torch.allclose(variance, rows.var(1), rtol=5 * (2 / ROWS) ** 0.5)
-    assert not torch.allclose(mean, rows.mean(1), atol=1e-9)  # fewer than all were looked at
-    scale, shift = correction(student, teacher, gain=0.4)
-    assert torch.allclose(scale, torch.full((3,), 0.5), atol=1e-5)
-    assert torch.allclose(shift, torch.full((3,), 0.25), atol=1e-5)
-
-
-def test_a_gain_of_one_gives_the_signal_the_teachers_size() -> None:
-    generator = torch.Generator().manual_seed(0)
-    teacher = [torch.randn(6, 5, 8, 8, generator=generator) for _ in range(3)]
-    student = [0.7 * x + 0.3 * torch.randn(x.shape, generator=generator) + 2 for x in teacher]
-    scale, shift = correction(student, teacher, gain=1.0)
-    fixed = torch.cat(student) * scale[:, None, None] + shift[:, None, None]
-    wanted = torch.cat(teacher)
-    for channel in range(5):
-        found, true = fixed[:, channel].flatten().double(), wanted[:, channel].flatten().double()
-        slope = ((found - found.mean()) * (true - true.mean())).mean() / true.var(unbiased=False)
-        assert float(slope) == pytest.approx(1, abs=1e-4)
-        assert float(found.mean()) == pytest.approx(float(true.mean()), abs=1e-4)
-    assert torch.equal(correction(student, student, gain=1.0)[0].round(decimals=5), torch.ones(5))
-
-
-def test_fisher_information_is_the_curvature_of_the_divergence() -> None:
-    """Of one logistic output: p (1 - p) x^2, whatever class is drawn its expectation."""
-    model = nn.Linear(1, 2, bias=False)
-    nn.init.zeros_(model.weight)
-    found = fisher(model, [torch.full((1, 1), 2.0)] * 50)["weight"]
-    assert torch.allclose(found, torch.ones(2, 1))  # (1/2 * 2)^2 for either class
-    assert model.weight.grad is None
-
-
-def test_fisher_information_is_that_of_the_network_in_use_and_its_draws_follow_the_seed() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 4)).train()
-    pictures = torch.randn(5, 3, 2, 2).split(1)
-    found = [fisher(model, pictures, seed)["2.weight"] for seed in (0, 0, 1)]
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
-    assert all(module.training for module in model.modules())
-    assert torch.equal(found[0], fisher(model.eval(), pictures)["2.weight"])
-
-
 def codebooks_of(model: nn.Module, k: int) -> dict[str, Codebook]:
     return {name: cluster(p.detach(), k, name=name) for name, p in model.named_parameters() if p.ndim > 1}
 
@@ -415,43 +332,6 @@ def test_linear_layers_on_tokens_are_followed() -> None:
 def test_reconstruction_without_images_is_refused() -> None:
     with pytest.raises(UserError, match="one batch at least"):
         reconstruct(small(), {}, [])
-
-
-def test_divergences_are_those_of_layers_rounded_alone() -> None:
-    model = small()
-    codebooks = codebooks_of(model, 3)
-    batches = [images(32, seed=s) for s in (1, 2, 3)]
-    found = divergences(model, codebooks, batches, held_out=1)
-    assert found.keys() == codebooks.keys()
-    for name, value in found.items():
-        student, _ = reconstruct(model, {name: codebooks[name]}, batches[:2])
-        assert value == pytest.approx(divergence(student, model, batches[2]), rel=0.5, abs=1e-3)
-
-
-def test_a_divergence_is_that_of_one_layer_rounded_for_the_images_seen_and_shifted_on_those_held_out() -> None:
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 10)).eval()
-    nn.init.normal_(model[1].weight, generator=generator)
-    batches = [torch.randn(n, 3, 2, 2, generator=generator) + 1 for n in (20, 12, 9, 3)]
-    book = cluster(model[1].weight.detach(), 3)
-    found = divergences(model, {"1.weight": book}, batches, held_out=2)
-    seen, held_out = (torch.cat(part).flatten(1) for part in (batches[:2], batches[2:]))
-    weight, centroids = model[1].weight.detach(), torch.from_numpy(book.centroids)
-    rounded = centroids[compensated_indices(weight, (seen.T @ seen / len(seen))[None], centroids, 0.01)]
-    plain, changed = (held_out @ w.T + model[1].bias.detach() for w in (weight, rounded))
-    outputs = (changed + plain.mean(0) - changed.mean(0)).log_softmax(1), plain.log_softmax(1)
-    expected = F.kl_div(*outputs, log_target=True, reduction="batchmean")
-    assert found == {"1.weight": pytest.approx(float(expected), rel=1e-4)}
-
-
-def test_measuring_layers_leaves_the_network_as_it_was_and_measures_it_in_use() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Flatten(), nn.Linear(1176, 5))
-    books, batches = codebooks_of(model, 3), [images(8, seed=s) for s in range(3)]
-    expected = divergences(model.eval(), books, batches, held_out=1)
-    assert divergences(model.train(), books, batches, held_out=1) == expected
-    assert all(module.training for module in model.modules())
-    assert model[1].inplace
 
 
 def test_compensated_errors_are_much_smaller_where_inputs_are_alike() -> None:

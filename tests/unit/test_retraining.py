@@ -17,14 +17,9 @@ from requant.compression import check_placed, compress
 from requant.data import loader
 from requant.errors import ConfigError, UserError
 from requant.evaluation import evaluate
-from requant.models import Architecture, build
 from requant.recipe import Recipe
 from requant.retraining import predict, retrain, retrain_with_labels, unlabeled
-from requant.retraining.front import inputs_of, trainable_tail
 from requant.retraining.losses import LOSSES
-from requant.retraining.module import Retraining
-from requant.retraining.objectives import MatchTeacher
-from requant.retraining.optimization import optimizer, schedule
 from requant.retraining.trainable import freeze, set_modes
 from requant.retraining.unlabeled import TensorImages
 
@@ -130,51 +125,6 @@ def test_images_kept_in_memory_are_made_once_and_give_the_same_bits() -> None:
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
 
 
-def test_a_frozen_front_computed_once_gives_the_same_training_and_runs_once() -> None:
-    results, calls = [], []
-    for front in ("once", "live"):
-        student = network()
-        before = copy.deepcopy(student.state_dict())
-        count = [0]
-        student[0].register_forward_hook(
-            lambda _, inputs, __, count=count: count.__setitem__(0, count[0] + len(inputs[0]))
-        )
-        retrain(student, network(1), images(), recipe=RECIPE, only={"5.weight", "5.bias"}, front=front)
-        results.append(student.state_dict())
-        calls.append(count[0])
-        moved = {name for name, value in student.state_dict().items() if not torch.equal(value, before[name])}
-        assert moved == {"5.weight", "5.bias"}
-    assert calls[0] < 80 < 3 * 70 <= calls[1]
-    for name, value in results[0].items():
-        assert torch.allclose(value.float(), results[1][name].float(), atol=1e-6), name
-
-
-@pytest.mark.parametrize(
-    ("name", "trained", "expected"),
-    [
-        ("vgg_small", ["classifier.6.weight"], "classifier.6"),
-        ("vgg_small", ["classifier.3.bias", "classifier.6.weight"], "classifier"),
-        ("resnet50_cifar", ["fc.bias"], "fc"),
-        ("resnet50_cifar", ["layer4.2.conv3.weight", "fc.bias"], None),
-        ("resnet50_cifar", ["layer4.2.conv3.weight"], None),
-        ("vgg_small", ["features.0.weight", "classifier.6.weight"], None),
-    ],
-)
-def test_the_end_that_holds_all_that_is_trained(name: str, trained: list[str], expected: str | None) -> None:
-    torch.manual_seed(0)
-    student = build(Architecture(name, classes=10, image_size=32, width=0.0625))
-    freeze(student, (), only=trained)
-    pixels = torch.randn(2, 3, 32, 32)
-    tail = trainable_tail(student, pixels)
-    if expected is None:
-        assert tail is None
-        return
-    assert tail is not None
-    inside = {id(parameter) for parameter in tail.parameters()}
-    assert all(id(student.get_parameter(path)) in inside for path in trained)
-    torch.testing.assert_close(tail(inputs_of(tail, student, pixels)), student(pixels))
-
-
 def test_images_that_would_not_fit_into_memory_are_made_in_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     results, asked = [], []
     for most in (unlabeled.MOST_BYTES, 70 * 64 * 4 - 1):
@@ -212,39 +162,6 @@ def test_images_that_are_new_in_every_epoch_are_seen_in_each_with_the_teachers_o
         batch = images() / (1 + epoch)
         expected = LOSSES["kl"](network()(batch), network(1)(batch), 1.0).detach()
         assert entry["loss"] == pytest.approx(float(expected), rel=1e-4)
-
-
-def test_a_front_whose_statistics_move_is_not_computed_once() -> None:
-    results = []
-    for front in ("once", "live"):
-        student, only = network(), {"5.weight", "5.bias"}
-        student[1] = nn.BatchNorm2d(4, affine=False)
-        retrain(student, network(1), images(), recipe=RECIPE, only=only, front=front, statistics="update")
-        results.append(student.state_dict())
-    assert not torch.equal(results[0]["1.running_mean"], torch.zeros(4))
-    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
-
-
-def test_an_end_that_takes_two_tensors_has_no_front() -> None:
-    class Sum(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(12, 5)
-
-        def forward(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-            return self.fc(one + other) + other[:, :5]
-
-    class Residual(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.front, self.end = nn.Linear(12, 12), Sum()
-
-        def forward(self, batch: torch.Tensor) -> torch.Tensor:
-            return self.end(self.front(batch), batch)
-
-    student = Residual().eval()
-    freeze(student, (), only=["end.fc.weight", "end.fc.bias"])
-    assert trainable_tail(student, torch.randn(3, 12)) is None
 
 
 def test_two_trainings_are_bit_identical_and_another_seed_differs() -> None:
@@ -444,119 +361,9 @@ def test_predict_keeps_the_order() -> None:
     assert torch.allclose(predict(teacher, TensorImages(images()), batch_size=32), expected, atol=1e-6)
 
 
-def test_weight_decay_cannot_touch_frozen_tensors() -> None:
-    student = network()
-    freeze(student, {"5.weight"})
-    module = Retraining(student, MatchTeacher(network(1)), Recipe(weight_decay=0.1, schedule="constant"))
-    module.trainer = type("T", (), {"estimated_stepping_batches": 1})()
-    held = {id(p) for group in module.configure_optimizers().param_groups for p in group["params"]}
-    assert id(student[5].weight) not in held
-    assert len(held) == 4
-
-
-@pytest.mark.parametrize(
-    ("recipe", "free", "own"),
-    [
-        (Recipe(optimizer="sgd", momentum=0.5), 1 - 0.1 * 1.5, 1 - 0.2 * 1.5),  # Nesterov: gradient + 0.5 of it
-        (Recipe(optimizer="sgd", momentum=0.0), 1 - 0.1, 1 - 0.2),
-        (Recipe(optimizer="sgd", momentum=0.0, weight_decay=0.5), 1 - 0.1 * 1.5, 1 - 0.2),
-        (Recipe(optimizer="adam"), 1 - 0.1, 1 - 0.2),
-        (Recipe(optimizer="adamw", weight_decay=0.5), 1 - 0.1 * 0.5 - 0.1, 1 - 0.2),
-    ],
-)
-def test_a_step_is_that_of_the_recipes_optimizer_and_rates_of_their_own_never_decay(
-    recipe: Recipe, free: float, own: float
-) -> None:
-    """By hand, of two values of 1 whose gradients are 1; the second has a rate of its own."""
-    recipe.learning_rate = 0.1
-    values = {name: nn.Parameter(torch.ones(1)) for name in ("free", "own")}
-    made = optimizer(values.items(), recipe, {"own": 0.2})
-    for value in values.values():
-        value.grad = torch.ones(1)
-    made.step()
-    assert [value.item() for value in values.values()] == pytest.approx([free, own], rel=1e-5)
-
-
-def test_a_small_gradient_moves_what_has_a_rate_of_its_own_as_far_as_a_large_one() -> None:
-    for name in ("adam", "adamw"):
-        value = nn.Parameter(torch.ones(1))
-        made = optimizer([("own", value)], Recipe(optimizer=name), {"own": 0.25})
-        value.grad = torch.full((1,), 1e-12)
-        made.step()
-        assert value.item() == pytest.approx(0.75, rel=2e-3)
-
-
-def test_cosine_falls_to_zero_over_all_steps_and_constant_stays() -> None:
-    made = optimizer([("w", nn.Parameter(torch.zeros(3)))], Recipe(learning_rate=0.5), {})
-    assert schedule(made, Recipe(schedule="constant"), 100) is None
-    rates = schedule(made, Recipe(schedule="cosine"), 100)
-    assert rates is not None
-    seen = []
-    for _ in range(100):
-        seen.append(made.param_groups[0]["lr"])
-        made.step()
-        rates.step()
-    assert [seen[0], seen[50]] == pytest.approx([0.5, 0.25])
-    assert seen == sorted(seen, reverse=True)
-    assert made.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize(("asked", "least", "most"), [(0.9, 0.85, 0.95), (0.5, 0.25, 0.75), (0.0, 0.0, 0.0)])
-@pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_one_cycle_turns_about_what_is_asked_for(name: str, asked: float, least: float, most: float) -> None:
-    recipe = Recipe(optimizer=name, momentum=asked)
-    made = optimizer([("w", nn.Parameter(torch.zeros(3)))], recipe, {})
-    rates = schedule(made, recipe, 100)
-    assert rates is not None
-
-    def momentum() -> float:
-        group = made.param_groups[0]
-        return group["momentum"] if name == "sgd" else group["betas"][0]
-
-    seen = []
-    for _ in range(99):
-        seen.append(momentum())
-        made.step()
-        rates.step()
-    if asked == 0:
-        assert set(seen) == {0.0 if name == "sgd" else 0.9}
-    else:
-        assert (min(seen), max(seen)) == pytest.approx((least, most), abs=1e-3)
-        assert seen[0] == most
-
-
 def test_images_seen_are_those_that_were_trained_on() -> None:
     history = retrain(network(1), network(), images(33), recipe=Recipe(epochs=2, batch_size=16))
     assert history.images_seen == 2 * 32
-
-
-def test_a_front_keeps_what_its_tail_writes_over() -> None:
-    torch.manual_seed(0)
-    head = nn.Sequential(nn.SiLU(inplace=True), nn.Linear(6, 4))
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), head).eval()
-    for parameter in model[1].parameters():
-        parameter.requires_grad_(False)
-    batch = torch.randn(5, 3, 2, 2)
-    tail = trainable_tail(model, batch)
-    assert tail is not None
-    assert torch.equal(tail(inputs_of(tail, model, batch).clone()), model(batch))
-
-
-def test_a_part_of_the_end_that_is_called_twice_has_no_front() -> None:
-    class Shared(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            fc = nn.Linear(6, 6)
-            self.front, self.end = nn.Linear(12, 6), nn.Sequential(nn.ReLU(), fc, nn.ReLU(), fc)
-
-        def forward(self, batch: torch.Tensor) -> torch.Tensor:
-            return self.end(self.front(batch.flatten(1)))
-
-    model, batch = Shared().eval(), torch.randn(5, 3, 2, 2)
-    for parameter in model.front.parameters():
-        parameter.requires_grad_(False)
-    tail = trainable_tail(model, batch)
-    assert tail is None or torch.equal(tail(inputs_of(tail, model, batch)), model(batch))
 
 
 @pytest.mark.parametrize(

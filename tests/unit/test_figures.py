@@ -247,6 +247,15 @@ def test_the_end_that_is_enlarged_begins_where_all_lines_are_near_the_teacher(tm
         assert STUDIES["fig09"].draw(rows).axes[1].get_xlim() == pytest.approx((first - 0.2, 4.2))
 
 
+def test_the_proposed_retraining_is_drawn_whichever_crops_it_saw(tmp_path: Path) -> None:
+    made = [curve_of([1000, *[8000 + 8 * epoch for epoch in range(100)]], k=k) for k in (8, 32)]
+    made[1]["config"]["unlabeled"]["fresh"] = True
+    whole, _ = STUDIES["fig09"].draw(collected(tmp_path, *made)).axes
+    lines = [line for line in whole.lines if len(line.get_xdata()) == 101]
+    assert len(lines) == 2
+    assert all(len(range(0, 101, line.get_markevery())) < 30 for line in lines)  # marks that can be told apart
+
+
 def test_curves_come_in_order_and_without_plans_that_have_no_k(tmp_path: Path) -> None:
     automatic = curve_of([1, 2])
     automatic["config"]["plan"], automatic["hash"] = {"method": "auto"}, "auto"

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from requant.figures.paper import Case
 from requant.figures.style import COLOURS, MARKERS, PAPER, WAYS, label_lines, side_by_side
+from requant.figures.tables import NEW_CROPS
 
 MOST_POINTS = 10.0  # below the teacher that are shown, where training begins lower still
 NEAR = 3.0  # points to the teacher, within which the end of a retraining is enlarged
@@ -24,7 +25,7 @@ def draw_epochs(curves: pd.DataFrame) -> Figure:
 
     `curves` has a row for each retraining, k, seed and epoch (`requant.figures.tables.curves`).
     """
-    curves = curves[curves["retrain"] == "proposed"]
+    curves = curves[curves["retrain"].isin(("proposed", "proposed" + NEW_CROPS))]
     figure, (whole, end) = side_by_side(2, 2.8)
     lines = {k: _mean(curves[curves["centroids"] == k]) for k in sorted(curves["centroids"].unique())}
     colours = sns.color_palette("viridis", len(lines), desat=0.9)
@@ -32,7 +33,8 @@ def draw_epochs(curves: pd.DataFrame) -> Figure:
     for axes, first in ((whole, 0), (end, begin)):
         for i, line in enumerate(lines.values()):
             mark, dashes = _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)]
-            axes.plot(line.index, line, linestyle=dashes, color=colours[i], marker=mark, markersize=3)
+            style = {"linestyle": dashes, "color": colours[i], "marker": mark, "markersize": 3}
+            axes.plot(line.index, line, markevery=_marks(line), **style)
         _draw_teacher(axes, curves, first)
         _label(axes, curves)
     shown = [line[line.index >= begin] for line in lines.values()]
@@ -100,8 +102,7 @@ def _draw_way(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> dict[str
     by_images = _top1(long).groupby(_thousands(long))
     mean = by_images.mean()
     style = {"color": COLOURS[name], "marker": MARKERS[name], "markersize": 3, "linewidth": 1.1}
-    every = -(-len(mean) // MOST_MARKS)
-    axes.plot(mean.index, mean, linestyle=_DASHES.get(name, "-"), label=label, markevery=every, **style)
+    axes.plot(mean.index, mean, linestyle=_DASHES.get(name, "-"), label=label, markevery=_marks(mean), **style)
     axes.fill_between(mean.index, by_images.min(), by_images.max(), color=COLOURS[name], alpha=0.25)
     seeds = {label: long["seed"].nunique()}
     for images, ends in _top1(short).groupby(_thousands(short)):
@@ -110,6 +111,11 @@ def _draw_way(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> dict[str
         seeds[shorter] = short["seed"].nunique()
         axes.errorbar([images], [ends.mean()], spread, linestyle="", mfc="white", capsize=2, label=shorter, **style)
     return seeds
+
+
+def _marks(line: pd.Series) -> int:
+    """Every how many points of a line has a mark."""
+    return -(-len(line) // MOST_MARKS)
 
 
 def _thousands(curves: pd.DataFrame) -> pd.Series:

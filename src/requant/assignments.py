@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from requant.codebook import Codebook, index_dtype
 from requant.errors import UserError
 from requant.parametrization import Gather, put_on
+from requant.price import Price
 
 
 class Nearest(nn.Module):
@@ -28,26 +29,38 @@ class Nearest(nn.Module):
         original: the tensor before clustering, of its shape, or None: latents begin half of the way from the centroids
             to its values, moved into the cells of their centroids, or else at the centroids.
         together: keep the centroids' proportions.
+        price: what the bits of an index cost a centroid; None: nothing.
 
     """
 
     grid: Tensor
+    counts: Tensor
 
-    def __init__(self, codebook: Codebook, original: Tensor | None = None, together: bool = False) -> None:
+    def __init__(
+        self, codebook: Codebook, original: Tensor | None = None, together: bool = False, price: Price | None = None
+    ) -> None:
         super().__init__()
         self.together = together
         self.dtype = codebook.dtype
         centroids_k = torch.from_numpy(codebook.centroids.copy())
         self.unit, grid_k = _in_steps(centroids_k) if together else (1.0, centroids_k)
         self.register_buffer("grid", grid_k)
-        self.start = _begin(original, centroids_k, torch.from_numpy(codebook.indices.astype(np.int32)))
+        indices = torch.from_numpy(codebook.indices.astype(np.int32))
+        self.register_buffer("counts", torch.bincount(indices.flatten(), minlength=codebook.k))
+        self.price = price
+        self.place = None if price is None else price.enter(self.counts)
+        self.start = _begin(original, centroids_k, indices)
 
     def forward(self, centroids_k: Tensor, latents: Tensor) -> Tensor:
         """The dense tensor; `centroids_k` is the factor (1,) with `together`."""
         sorted_k = self._sorted(centroids_k)
-        indices = nearest(latents.detach(), sorted_k.detach())
-        counts = torch.bincount(indices.flatten(), minlength=len(sorted_k)).double().clamp(min=1)
-        divisors = torch.ones_like(counts) if self.together else counts.masked_fill(sorted_k == 0, torch.inf)
+        indices = self._taken(latents.detach(), sorted_k.detach())
+        counts = torch.bincount(indices.flatten(), minlength=len(sorted_k))
+        if self.price is not None and self.place is not None and torch.is_grad_enabled():
+            self.counts.copy_(counts)
+            self.price.report(self.place, counts)
+        members = counts.double().clamp(min=1)
+        divisors = torch.ones_like(members) if self.together else members.masked_fill(sorted_k == 0, torch.inf)
         dense: Tensor = Gather.apply(sorted_k, indices, divisors)
         return dense + (latents - latents.detach())  # adds nothing, and hands the gradient on
 
@@ -59,8 +72,14 @@ class Nearest(nn.Module):
     def trained(self, centroids_k: Tensor, latents: Tensor) -> Codebook:
         """The codebook of such centroids and latents."""
         sorted_k = self._sorted(centroids_k)
-        indices: Any = nearest(latents, sorted_k).cpu().numpy().astype(index_dtype(len(sorted_k)))
+        indices: Any = self._taken(latents, sorted_k).cpu().numpy().astype(index_dtype(len(sorted_k)))
         return Codebook(sorted_k.cpu().float().numpy(), indices, self.dtype)
+
+    def _taken(self, latents: Tensor, sorted_k: Tensor) -> Tensor:
+        """The index of the centroid that each latent takes, int32."""
+        if self.price is None:
+            return nearest(latents, sorted_k)
+        return torch.bucketize(latents.contiguous(), self.price.borders(sorted_k, self.counts), out_int32=True)
 
     def _sorted(self, centroids_k: Tensor) -> Tensor:
         return (self.grid * (centroids_k * self.unit) if self.together else centroids_k).sort().values
@@ -99,7 +118,13 @@ def _within_cells(original: Tensor, sorted_k: Tensor, indices: Tensor) -> Tensor
 
 
 def train_assignments(
-    model: nn.Module, name: str, codebook: Codebook, original: Tensor | None = None, *, together: bool = False
+    model: nn.Module,
+    name: str,
+    codebook: Codebook,
+    original: Tensor | None = None,
+    *,
+    together: bool = False,
+    price: Price | None = None,
 ) -> tuple[nn.Parameter, nn.Parameter]:
     """Put a model's parameter on a codebook whose centroids and indices can be trained.
 
@@ -109,6 +134,7 @@ def train_assignments(
         codebook: of the parameter's shape.
         original: the parameter's values before clustering, which say how near each is to another centroid.
         together: train one factor of all centroids instead of each.
+        price: of a bit, shared by the tensors that may take as many bits as at first, together; None: as many as come.
 
     Returns:
         The centroids (k,) (the factor, (1,)) and the latents, of the parameter's shape, to hand to an optimizer.
@@ -127,5 +153,5 @@ def train_assignments(
     """
     if original is not None and tuple(original.shape) != codebook.shape:
         raise UserError(f"the original of {name} has shape {tuple(original.shape)}, and its codebook {codebook.shape}")
-    centroids, latents = put_on(model, name, codebook, Nearest(codebook, original, together))
+    centroids, latents = put_on(model, name, codebook, Nearest(codebook, original, together, price))
     return centroids, latents

@@ -1,8 +1,10 @@
 """Retraining with the codebooks trained: what moves and how far, what holds at the end, and that it can be resumed."""
 
 import copy
+import dataclasses
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from requant.codebook_forms import GroupedCodebook, VectorCodebook
 from requant.compression import Compressed, check_placed, compress, place
 from requant.errors import ConfigError, UserError
 from requant.evaluation import outputs
+from requant.price import taken
 from requant.recipe import Recipe
 from requant.retraining import Movement, retrain, retrain_codebooks
 from requant.retraining.codebooks import spacing
@@ -120,6 +123,38 @@ def test_a_grid_stays_a_grid() -> None:
     np.testing.assert_allclose(trained.centroids, np.arange(-3, 4) * trained.centroids[-1] / 3, rtol=1e-6, atol=1e-9)
 
 
+def coarse(teacher: nn.Module) -> dict[str, Codebook]:
+    """Grids of three deviations, on which most weights are 0 and training wants more of them elsewhere."""
+    books = {}
+    for name in ("0.weight", "5.weight"):
+        weight = teacher.get_parameter(name).detach().numpy()
+        step = np.float32(3 * weight.std())
+        books[name] = Codebook(
+            (np.arange(5) - 2).astype(np.float32) * step, np.clip(np.rint(weight / step) + 2, 0, 4).astype(np.uint8)
+        )
+    return books
+
+
+def bits_of(books: Mapping[str, Any]) -> float:
+    return sum(float(taken(torch.from_numpy(book.counts))) for book in books.values())
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_indices_take_no_more_bits_than_before_where_they_are_held_to_that(hold: bool) -> None:
+    teacher = network()
+    student, books = copy.deepcopy(teacher), coarse(teacher)
+    place(student, books)
+    before = distance(student, teacher)
+    movement = Movement(0.02, 0.1, together=True, hold_bits=hold)
+    recipe = dataclasses.replace(RECIPE, epochs=6)
+    _, found = retrain_codebooks(student, teacher, images(), codebooks=books, recipe=recipe, movement=movement)
+    check_placed(student, found)
+    assert distance(student, teacher) < before
+    assert (bits_of(found) < 1.005 * bits_of(books)) is hold
+    if not hold:
+        assert bits_of(found) > 1.2 * bits_of(books)
+
+
 def test_the_first_step_of_a_grid_moves_its_ends_by_the_rate() -> None:
     """A step of Adam: of the factor so far that the outermost of 7 centroids moves by 0.1 of their distance."""
     teacher = network()
@@ -161,23 +196,20 @@ class Breaks:
         return images()[torch.tensor(indices) % 70]
 
 
-def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [False, True])
+def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path: Path, held: bool) -> None:
+    """The price of a bit too, which coarse grids have and others have not."""
     teacher = network(1)
 
     def train(source: Any, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        student = compressed(teacher)
-        _, books = retrain_codebooks(
-            student.model,
-            teacher,
-            source,
-            codebooks=student.codebooks,
-            recipe=RECIPE,
-            movement=Movement(0.02, 0.02),
-            folder=folder,
-            in_memory=False,
-        )
-        return books, student.model.state_dict()
+        student, books = copy.deepcopy(teacher), coarse(teacher) if held else compressed(teacher).codebooks
+        place(student, books)
+        movement = Movement(0.02, 0.1, together=True) if held else Movement(0.02, 0.02)
+        settings: dict[str, Any] = {"recipe": RECIPE, "movement": movement, "folder": folder, "in_memory": False}
+        _, found = retrain_codebooks(student, teacher, source, codebooks=books, **settings)
+        return found, student.state_dict()
 
+    Breaks.broken = False
     whole, weights = train(images(), tmp_path / "whole")
     with pytest.raises(InterruptedError):
         train(Breaks(), tmp_path / "cut")

@@ -19,6 +19,7 @@ from requant.codebook_forms import AnyCodebook, SplitCodebook, VectorCodebook, s
 from requant.codebook_trellis import TrellisCodebook
 from requant.errors import ConfigError
 from requant.parametrization import train_centroids, trained_codebook
+from requant.price import Price
 from requant.recipe import Recipe
 from requant.retraining.loop import History
 from requant.retraining.unlabeled import Images, retrain
@@ -32,12 +33,15 @@ class Movement:
         centroid_rate: of centroids.
         latent_rate: of the latent values, which take their nearest centroid; 0: indices stay.
         together: a tensor's centroids keep their proportions, so that a grid stays one.
+        hold_bits: indices may take as many bits as at first, all tensors together (`requant.price`): a file of
+            storage="entropy" does not grow.
 
     """
 
     centroid_rate: float = 0.01
     latent_rate: float = 0.01
     together: bool = False
+    hold_bits: bool = True
 
 
 def retrain_codebooks(
@@ -106,6 +110,7 @@ def _put_on_codebooks(
     """Parametrize the student; the rates of what is trained, by name."""
     originals = dict(teacher.named_parameters())
     rates: dict[str, float] = {}
+    price = Price() if movement.hold_bits else None
     for name, book in books.items():
         distance, place = spacing(book), _inside(name)
         if distance is None or not movement.latent_rate:
@@ -115,7 +120,7 @@ def _put_on_codebooks(
             assert isinstance(book, Codebook)
             original = originals.get(name)
             fits = original is not None and tuple(original.shape) == book.shape
-            train_assignments(student, name, book, original if fits else None, together=movement.together)
+            train_assignments(student, name, book, original if fits else None, together=movement.together, price=price)
             step = 2 / (book.k - 1) if movement.together else distance  # of a factor: what moves the outer ones so far
             rates[f"{place}.original0"] = movement.centroid_rate * step
             rates[f"{place}.original1"] = movement.latent_rate * distance

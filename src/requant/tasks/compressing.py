@@ -276,7 +276,8 @@ def _retrain(
     if recipe.method == "proposed":
         history = retrain(student, job.teacher, images, **common)
     else:
-        movement = Movement(recipe.centroid_rate, recipe.latent_rate, together=job.grids is not None)
+        rates, coded = (recipe.centroid_rate, recipe.latent_rate), job.settings.storage.method == "entropy"
+        movement = Movement(*rates, together=job.grids is not None, hold_bits=coded)
         history, codebooks = retrain_codebooks(student, job.teacher, images, movement=movement, **common)
     job.histories[name] = replace(history, start_seconds=begun)
     return codebooks

@@ -4,6 +4,8 @@ Beside each value of the tensor there is a latent one, which takes its nearest c
 through (Bengio, Leonard and Courville, "Estimating or Propagating Gradients Through Stochastic Neurons", 2013).
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,10 @@ from torch import Tensor, nn
 from requant.codebook import Codebook, index_dtype
 from requant.errors import UserError
 from requant.parametrization import Gather, put_on
-from requant.price import Price
+from requant.price import Price, borders, taken
+
+SAMPLE = 131_072
+"""Of larger tensors every second, third, ... value says how many bits they take."""
 
 
 class Nearest(nn.Module):
@@ -22,23 +27,25 @@ class Nearest(nn.Module):
     Both are trained, (k,) and the tensor's shape: a centroid's gradient is the mean over the members that it has in
     this step, 0 without any and at 0 itself, where pruned values are; a latent's is its value's, straight through. With
     `together` one factor (1,) is trained in the centroids' place, which scales them all (a grid stays a grid); its
-    gradient is the true one.
+    gradient is the true one, and latents stay in the units that they begin in.
 
     Args:
         codebook: what the tensor is on.
         original: the tensor before clustering, of its shape, or None: latents begin half of the way from the centroids
             to its values, moved into the cells of their centroids, or else at the centroids.
         together: keep the centroids' proportions.
-        price: what the bits of an index cost a centroid; None: nothing.
+
+    Attributes:
+        price: of a bit of an index (`requant.price`): what `counts` cost counts beside the distance, at 0 not at all.
+        settle: called before each step of training.
 
     """
 
     grid: Tensor
     counts: Tensor
+    price: Tensor
 
-    def __init__(
-        self, codebook: Codebook, original: Tensor | None = None, together: bool = False, price: Price | None = None
-    ) -> None:
+    def __init__(self, codebook: Codebook, original: Tensor | None = None, together: bool = False) -> None:
         super().__init__()
         self.together = together
         self.dtype = codebook.dtype
@@ -47,18 +54,19 @@ class Nearest(nn.Module):
         self.register_buffer("grid", grid_k)
         indices = torch.from_numpy(codebook.indices.astype(np.int32))
         self.register_buffer("counts", torch.bincount(indices.flatten(), minlength=codebook.k))
-        self.price = price
-        self.place = None if price is None else price.enter(self.counts)
+        self.register_buffer("price", torch.zeros(()))
+        self.settle: Callable[[], None] | None = None
         self.start = _begin(original, centroids_k, indices)
 
     def forward(self, centroids_k: Tensor, latents: Tensor) -> Tensor:
         """The dense tensor; `centroids_k` is the factor (1,) with `together`."""
+        if self.settle is not None and torch.is_grad_enabled():
+            self.settle()
         sorted_k = self._sorted(centroids_k)
-        indices = self._taken(latents.detach(), sorted_k.detach())
+        indices = self._taken(latents.detach(), centroids_k.detach())
         counts = torch.bincount(indices.flatten(), minlength=len(sorted_k))
-        if self.price is not None and self.place is not None and torch.is_grad_enabled():
+        if torch.is_grad_enabled():  # evaluation leaves what training does as it is
             self.counts.copy_(counts)
-            self.price.report(self.place, counts)
         members = counts.double().clamp(min=1)
         divisors = torch.ones_like(members) if self.together else members.masked_fill(sorted_k == 0, torch.inf)
         dense: Tensor = Gather.apply(sorted_k, indices, divisors)
@@ -72,17 +80,27 @@ class Nearest(nn.Module):
     def trained(self, centroids_k: Tensor, latents: Tensor) -> Codebook:
         """The codebook of such centroids and latents."""
         sorted_k = self._sorted(centroids_k)
-        indices: Any = self._taken(latents, sorted_k).cpu().numpy().astype(index_dtype(len(sorted_k)))
+        indices: Any = self._taken(latents, centroids_k).cpu().numpy().astype(index_dtype(len(sorted_k)))
         return Codebook(sorted_k.cpu().float().numpy(), indices, self.dtype)
 
-    def _taken(self, latents: Tensor, sorted_k: Tensor) -> Tensor:
-        """The index of the centroid that each latent takes, int32."""
-        if self.price is None:
-            return nearest(latents, sorted_k)
-        return torch.bucketize(latents.contiguous(), self.price.borders(sorted_k, self.counts), out_int32=True)
+    def bits_at(self, price: float, centroids_k: Tensor, latents: Tensor) -> float:
+        """What indices would take at a price, by a sample of large tensors."""
+        every = max(1, latents.numel() // SAMPLE)
+        ends = borders(self._places(centroids_k.detach()), self.counts, price)
+        indices = torch.bucketize(latents.detach().flatten()[::every].contiguous(), ends, out_int32=True)
+        return every * float(taken(torch.bincount(indices, minlength=len(self.grid))))
+
+    def _taken(self, latents: Tensor, centroids_k: Tensor) -> Tensor:
+        """The index of the centroid that each latent takes, int32; halfway between two it is the lower one's."""
+        ends = borders(self._places(centroids_k), self.counts, self.price)
+        return torch.bucketize(latents.contiguous(), ends, out_int32=True)
+
+    def _places(self, centroids_k: Tensor) -> Tensor:
+        """Where latents look for the nearest: a grid that shrinks leaves all indices as they are."""
+        return self.grid * self.unit if self.together else centroids_k.sort().values
 
     def _sorted(self, centroids_k: Tensor) -> Tensor:
-        return (self.grid * (centroids_k * self.unit) if self.together else centroids_k).sort().values
+        return self.grid * (centroids_k.abs() * self.unit) if self.together else centroids_k.sort().values
 
 
 def _in_steps(sorted_k: Tensor) -> tuple[float, Tensor]:
@@ -94,9 +112,19 @@ def _in_steps(sorted_k: Tensor) -> tuple[float, Tensor]:
     return (float(positive[0]), whole) if torch.equal(whole * positive[0], sorted_k) else (1.0, sorted_k)
 
 
-def nearest(values: Tensor, sorted_k: Tensor) -> Tensor:
-    """The index of each value's nearest centroid, int32; halfway between two it is the lower one's."""
-    return torch.bucketize(values.contiguous(), (sorted_k[1:] + sorted_k[:-1]) / 2, out_int32=True)
+@dataclass(frozen=True)
+class _Held:
+    """A tensor that has a price (`requant.price.Priced`), with what it is made from."""
+
+    nearest: Nearest
+    centroids_k: Tensor
+    latents: Tensor
+
+    def bits_at(self, price: float) -> float:
+        return self.nearest.bits_at(price, self.centroids_k, self.latents)
+
+    def charge(self, price: float) -> None:
+        self.nearest.price.fill_(price)
 
 
 def _begin(original: Tensor | None, sorted_k: Tensor, indices: Tensor) -> Tensor:
@@ -111,9 +139,9 @@ def _begin(original: Tensor | None, sorted_k: Tensor, indices: Tensor) -> Tensor
 
 def _within_cells(original: Tensor, sorted_k: Tensor, indices: Tensor) -> Tensor:
     """The original, each value moved as little as makes the centroid of its index the nearest."""
-    borders = (sorted_k[1:] + sorted_k[:-1]) / 2
-    lower = torch.cat([sorted_k.new_tensor([-torch.inf]), torch.nextafter(borders, borders + torch.inf)])
-    upper = torch.cat([borders, sorted_k.new_tensor([torch.inf])])
+    halfway = (sorted_k[1:] + sorted_k[:-1]) / 2
+    lower = torch.cat([sorted_k.new_tensor([-torch.inf]), torch.nextafter(halfway, halfway + torch.inf)])
+    upper = torch.cat([halfway, sorted_k.new_tensor([torch.inf])])
     return torch.clamp(original.detach().cpu().float().contiguous(), lower[indices], upper[indices])
 
 
@@ -153,5 +181,8 @@ def train_assignments(
     """
     if original is not None and tuple(original.shape) != codebook.shape:
         raise UserError(f"the original of {name} has shape {tuple(original.shape)}, and its codebook {codebook.shape}")
-    centroids, latents = put_on(model, name, codebook, Nearest(codebook, original, together, price))
+    nearest = Nearest(codebook, original, together)
+    centroids, latents = put_on(model, name, codebook, nearest)
+    if price is not None and price.enter(_Held(nearest, centroids, latents)):
+        nearest.settle = price.settle
     return centroids, latents

@@ -1,53 +1,70 @@
 """The price of a bit: what keeps indices from taking more bits while training moves them.
 
 Entropy-constrained quantization (Chou, Lookabaugh and Gray, 1989): a value takes the centroid of the least squared
-distance + price x bits. The price is found by dual ascent, one for all tensors, so that each gets the bits that pay.
+distance + price x bits. The price is one for all tensors, so that each gets the bits that pay, and is found anew in
+every step. A price that only followed the bits would come late: values that training pushes reach a border together.
 """
 
+from typing import Protocol
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-PACE = 0.3
-"""How much the price changes in a step in which indices take twice the bits that they may."""
+MOST = 1.0
+"""In squared distances between neighbouring centroids: what a bit costs at most."""
+HALVINGS = 14
 
 
-class Price(nn.Module):
-    """What a bit costs, in squared distances between neighbouring centroids: 0 while tensors take no more than before.
+class Priced(Protocol):
+    """A tensor whose values take their centroids at a price."""
 
-    Tensors `enter` with the bits that they take, whose sum is what they may take together, and `report` what they take
-    from then on. The price rises while that is more, and falls to 0 while it is less. It is a buffer, as are the bits:
-    a training that goes on has both.
-    """
+    def bits_at(self, price: float) -> float:
+        """What its indices would take."""
+        ...
 
-    price: Tensor
-    bits_n: Tensor
+    def charge(self, price: float) -> None:
+        """From now on."""
+        ...
+
+
+class Price:
+    """Of all tensors that `enter`: the lowest at which they take no more bits than they do now, together."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.most = 0.0
-        self.register_buffer("price", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("bits_n", torch.zeros(0, dtype=torch.float64))
+        self._tensors: list[Priced] = []
+        self._most = 0.0
 
-    def enter(self, counts_k: Tensor) -> int:
-        """One tensor more, of so many values at each centroid; its place, by which it reports."""
-        self.bits_n = torch.cat([self.bits_n, taken(counts_k).reshape(1).to(self.bits_n)])
-        self.most = float(self.bits_n.sum())
-        return len(self.bits_n) - 1
+    def enter(self, tensor: Priced) -> bool:
+        """One more; whether it is the first, which is to `settle` the price of all before each step."""
+        self._most += tensor.bits_at(0.0)
+        self._tensors.append(tensor)
+        return len(self._tensors) == 1
 
-    def report(self, place: int, counts_k: Tensor) -> None:
-        """What a tensor takes now; the price follows."""
-        self.bits_n[place] = taken(counts_k)
-        excess = self.bits_n.sum() / max(self.most, 1.0) - 1
-        self.price.add_(excess, alpha=PACE / len(self.bits_n)).clamp_(min=0)
+    def settle(self) -> None:
+        """Find the price and charge it."""
+        price = 0.0 if self._fits(0.0) else self._lowest()
+        for tensor in self._tensors:
+            tensor.charge(price)
 
-    def borders(self, sorted_k: Tensor, counts_k: Tensor) -> Tensor:
-        """(k - 1,) where one centroid's cell ends and the next one's begins, as the bits of `counts_k` (k,) cost.
+    def _lowest(self) -> float:
+        low, high = 0.0, MOST
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self._fits(middle) else (middle, high)
+        return high
 
-        At price 0 halfway; never beyond a centroid, so that a value on its centroid keeps it.
-        """
-        shift = (each(counts_k).diff() * self.price).clamp(-1, 1) / 2
-        borders = (sorted_k[1:] + sorted_k[:-1]) / 2 + shift.to(sorted_k) * sorted_k.diff()
-        return borders.cummax(0).values
+    def _fits(self, price: float) -> bool:
+        return sum(tensor.bits_at(price) for tensor in self._tensors) <= self._most
+
+
+def borders(sorted_k: Tensor, counts_k: Tensor, price: Tensor | float) -> Tensor:
+    """(k - 1,) where one centroid's cell ends and the next one's begins, as the bits of `counts_k` (k,) cost.
+
+    At price 0 halfway; a centroid whose cell the next one's would overtake has none.
+    """
+    shift = each(counts_k).diff() * price / 2
+    found = (sorted_k[1:] + sorted_k[:-1]) / 2 + shift.to(sorted_k) * sorted_k.diff()
+    return found.cummax(0).values
 
 
 def each(counts_k: Tensor) -> Tensor:

@@ -323,3 +323,13 @@ def test_codebooks_are_trained_from_what_reconstruction_leaves(cache: Path, tmp_
         before = quantized.codebooks[name]
         assert (book.k, book.shape) == (before.k, before.shape)
         assert (book.indices != before.indices).any()
+
+
+def test_codebooks_are_trained_within_the_size_that_was_asked_for(cache: Path, tmp_path: Path) -> None:
+    """Coarse grids' indices are mostly 0: training would move them elsewhere, and the file grow by half."""
+    plan = ("plan=auto", "target.reduction=0.97", "plan.trellis=false", "plan.images=64", "retrain@baseline=none")
+    train = ("retrain=codebook", "retrain.start=reconstruct", "retrain.latent_rate=0.1", "retrain.batch_size=25")
+    run(cache, tmp_path, *plan, *train, *QUICK, "retrain.images=128", "retrain.damping=0.1", "unlabeled.limit=500")
+    (result,) = results(tmp_path)
+    assert result["bytes"]["retrained"] <= 1.01 * 0.03 * result["bytes"]["float32"]
+    assert result["accuracy"]["retrained"]["kl"] < result["accuracy"]["quantized"]["kl"]

@@ -5,7 +5,7 @@ python -m benchmarks.frontier vgg16_cifar10 --photographs <folder>
 python -m benchmarks.frontier resnet50_cifar10 --photographs <folder>
 
 Rows go to experiments/frontier/<network>.csv as they are found; points that are there are skipped. Then the figure is
-drawn. Only `ours` looks at images (the photographs, without labels). coremltools: extra peers. NNCodec: pip install
+drawn. Only ours look at images (the photographs, without labels). coremltools: extra peers. NNCodec: pip install
 --no-deps nncodec, and opencv-python-headless.
 """
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from benchmarks.arguments import command_line
 from benchmarks.frontier_peers import coremltools, nncodec, whole_numbers
 from requant import archive, data
-from requant.auto import grids_for, in_units
+from requant.auto import Grids, grids_for, in_units
 from requant.codebook_forms import AnyCodebook
 from requant.compression import Compressed, compress
 from requant.data import UnlabeledImages
@@ -36,10 +36,14 @@ from requant.evaluation import outputs, score
 from requant.figures.style import COLUMN, save, style
 from requant.machine import keep_memory
 from requant.models import Architecture, build, example_input, load_weights, preprocessing
+from requant.recipe import Recipe
 from requant.reconstruction import batches_of
+from requant.retraining import Movement, retrain_codebooks
 from requant.targets import fit_size
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EPOCHS, CROPS = 8, 10_000
+"""Of a training of codebooks."""
 COLUMNS = (
     "method",
     "setting",
@@ -65,6 +69,7 @@ class Network:
     images: int
     batch: int
     sizes: tuple[float, ...]  # of our files, MB
+    trained: tuple[float, ...] = ()  # of those whose codebooks are trained
 
 
 NETWORKS = {
@@ -74,12 +79,12 @@ NETWORKS = {
     "vgg16_cifar10": Network(
         Architecture("vgg16_cifar", classes=10, image_size=32, width=0.25),
         str(EXPERIMENTS / "teachers" / "vgg16_cifar10.safetensors"), "cifar10", (0.005, 0.5), 1024, 128,
-        (0.42, 0.25, 0.17, 0.12),
+        (0.42, 0.25, 0.17, 0.12, 0.08), (0.17, 0.12, 0.08),
     ),
     "resnet50_cifar10": Network(
         Architecture("resnet50_cifar_s2", classes=10, image_size=32, width=0.25),
         str(EXPERIMENTS / "teachers" / "resnet50_cifar10.safetensors"), "cifar10", (0.005, 0.5), 1024, 128,
-        (0.6, 0.4, 0.3, 0.2),
+        (0.6, 0.4, 0.3, 0.2), (0.2,),
     ),
 }  # fmt: skip
 
@@ -104,6 +109,24 @@ Point = Callable[[Job, Path], nn.Module]
 
 def ours(megabytes: float, job: Job, path: Path) -> nn.Module:
     """plan=auto and retrain=reconstruct, as `run.py` does it."""
+    grids, found = _reconstructed(megabytes, True, job, path)
+    job.save(path, *in_units(grids, found.model, found.codebooks), "entropy")
+    return archive.load(path)
+
+
+def trained(megabytes: float, job: Job, path: Path) -> nn.Module:
+    """plan=auto without a trellis, reconstruction, then retrain=codebook on new crops in each epoch."""
+    grids, found = _reconstructed(megabytes, False, job, path)
+    student = found.model.to(memory_format=torch.channels_last)
+    recipe = Recipe(epochs=EPOCHS, batch_size=job.network.batch, optimizer="adam", learning_rate=1e-3)
+    common: dict[str, Any] = {"recipe": recipe, "trainer": {"precision": "bf16-mixed"}, "label": "train codebooks"}
+    images, movement = crops(job, CROPS, fresh=True), Movement(together=True)
+    _, books = retrain_codebooks(student, grids.base, images, codebooks=found.codebooks, movement=movement, **common)
+    job.save(path, *in_units(grids, student, books), "entropy")
+    return archive.load(path)
+
+
+def _reconstructed(megabytes: float, trellis: bool, job: Job, path: Path) -> tuple[Grids, Compressed]:
     images = crops(job)
     example, target = example_input(job.network.architecture), round(1e6 * megabytes)
     grids = grids_for(job.teacher, example, images, min(128, job.network.images), lambda _: target)
@@ -112,15 +135,14 @@ def ours(megabytes: float, job: Job, path: Path) -> nn.Module:
         return job.save(path, *in_units(grids, compressed.model, compressed.codebooks), "entropy")
 
     batches = batches_of(images, job.network.images, job.network.batch)
-    found = fit_size(grids, size, target, batches, trellis=True)
-    size(found)
-    return archive.load(path)
+    return grids, fit_size(grids, size, target, batches, trellis=trellis)
 
 
-def crops(job: Job) -> UnlabeledImages:
-    """Of the photographs."""
+def crops(job: Job, count: int | None = None, *, fresh: bool = False) -> UnlabeledImages:
+    """Of the photographs; without a count four for each image that a reconstruction looks at."""
     wanted, network = preprocessing(job.network.architecture), job.network
-    return data.unlabeled("folder", wanted, root=job.photographs, crops=4 * network.images, scale=network.scale, seed=0)
+    settings: dict[str, Any] = {"root": job.photographs, "scale": network.scale, "seed": 0, "fresh": fresh}
+    return data.unlabeled("folder", wanted, crops=count or 4 * network.images, **settings)
 
 
 def clustered(method: str, k: int, storage: str, job: Job, path: Path) -> nn.Module:
@@ -151,6 +173,7 @@ def job_of(network: Network, photographs: str) -> Job:
 def points(network: Network) -> dict[str, Point]:
     """All that is measured, as <method>: <setting>."""
     found: dict[str, Point] = {f"ours: {size:g} MB": partial(ours, size) for size in network.sizes}
+    found |= {f"ours, trained: {size:g} MB": partial(trained, size) for size in network.trained}
     found |= {f"NNCodec: qp {qp}": partial(others, partial(nncodec, qp)) for qp in (-32, -28, -24, -22, -20)}
     found |= {f"integers: {bits} bits": partial(others, partial(whole_numbers, bits)) for bits in (8, 4)}
     example = example_input(network.architecture)
@@ -219,14 +242,22 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 SHOWN = 25.0  # points below the original
-MARKERS = {"ours": "o", "NNCodec": "s", "integers": "D", "k-means": "^", "coremltools": "v", "paper's clusters": "x"}
+MARKERS = {
+    "ours": "o",
+    "ours, trained": "P",
+    "NNCodec": "s",
+    "integers": "D",
+    "k-means": "^",
+    "coremltools": "v",
+    "paper's clusters": "x",
+}
 COLOURS = sns.color_palette("colorblind")
 TITLES = {
     "effnet_lite0": "EfficientNet-Lite0, ImageNet",
     "vgg16_cifar10": "VGG-16, CIFAR-10",
     "resnet50_cifar10": "ResNet-50, CIFAR-10",
 }
-STROKES: tuple[Any, ...] = ("-", "--", " ", "-.", (0, (1, 1)), ":")
+STROKES: tuple[Any, ...] = ("-", (0, (5, 1)), "--", " ", "-.", (0, (1, 1)), ":")
 
 
 def draw(path: Path, name: str) -> None:

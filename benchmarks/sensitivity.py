@@ -2,8 +2,9 @@
 
 python -m benchmarks.sensitivity [images]. On the two CIFAR-10 networks (random weights and images: no time depends on
 them), the paper's grid of layers and k. A whole evaluation is measured every so many points, in the same process: as a
-run does it (images prepared anew, data=cifar10's batch size), and on the study's own batches, which leaves only what
-reuse saves. Seconds are computing time on one thread, of evaluating alone: clustering and storing are the same.
+run does it (images prepared anew, data=cifar10's batch size, freed memory kept), and on the study's own batches, which
+leaves only what reuse and folding save. Seconds are computing time on one thread, of evaluating alone: clustering and
+storing are the same.
 """
 
 import statistics
@@ -20,6 +21,7 @@ from requant.data import loader
 from requant.data.arrays import ArrayImages
 from requant.data.pairs import LabelledPairs
 from requant.evaluation import evaluate
+from requant.machine import keep_memory
 from requant.models import Architecture, build, example_input, preprocessing
 from requant.sensitivity import Study, grid
 
@@ -33,6 +35,7 @@ EVERY = 24
 def main(images: int) -> None:
     """Measure both networks, show."""
     torch.set_num_threads(1)
+    keep_memory()
     table = Table("network", "points", "run, s", "whole, s", "study, s", "run / study", "whole / study")
     table.title = f"a point's evaluation on {images:,} images"
     for name in NETWORKS:

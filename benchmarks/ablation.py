@@ -49,7 +49,7 @@ from requant.targets import fit_size
 FOLDER = EXPERIMENTS / "ablation"
 BITS = (2, 3, 4)
 NOTHING_MADE_UP_FOR = 1e9  # a damping at which weights are rounded to the nearest and stay where they were before
-MOVEMENT, RATE = Movement(0.003, 0.003, together=True), 3e-4
+MOVEMENT, RATE = Movement(0.003, 0.003, together=True, hold_bits=True), 3e-4
 EPOCHS = 2
 
 

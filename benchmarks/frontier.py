@@ -120,7 +120,7 @@ def trained(megabytes: float, job: Job, path: Path) -> nn.Module:
     student = found.model.to(memory_format=torch.channels_last)
     recipe = Recipe(epochs=EPOCHS, batch_size=job.network.batch, optimizer="adam", learning_rate=1e-3)
     common: dict[str, Any] = {"recipe": recipe, "trainer": {"precision": "bf16-mixed"}, "label": "train codebooks"}
-    images, movement = crops(job, CROPS, fresh=True), Movement(together=True)
+    images, movement = crops(job, CROPS, fresh=True), Movement(together=True, hold_bits=True)
     _, books = retrain_codebooks(student, grids.base, images, codebooks=found.codebooks, movement=movement, **common)
     job.save(path, *in_units(grids, student, books), "entropy")
     return archive.load(path)

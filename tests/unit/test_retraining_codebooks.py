@@ -152,7 +152,7 @@ def test_indices_take_no_more_bits_than_before_where_they_are_held_to_that(hold:
     assert distance(student, teacher) < before
     assert (bits_of(found) < 1.005 * bits_of(books)) is hold
     if not hold:
-        assert bits_of(found) > 1.2 * bits_of(books)
+        assert bits_of(found) > 1.1 * bits_of(books)
 
 
 def test_the_first_step_of_a_grid_moves_its_ends_by_the_rate() -> None:
@@ -204,7 +204,7 @@ def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path: Path, held: boo
     def train(source: Any, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         student, books = copy.deepcopy(teacher), coarse(teacher) if held else compressed(teacher).codebooks
         place(student, books)
-        movement = Movement(0.02, 0.1, together=True) if held else Movement(0.02, 0.02)
+        movement = Movement(0.02, 0.1, together=True, hold_bits=True) if held else Movement(0.02, 0.02)
         settings: dict[str, Any] = {"recipe": RECIPE, "movement": movement, "folder": folder, "in_memory": False}
         _, found = retrain_codebooks(student, teacher, source, codebooks=books, **settings)
         return found, student.state_dict()

@@ -276,8 +276,8 @@ def _retrain(
     if recipe.method == "proposed":
         history = retrain(student, job.teacher, images, **common)
     else:
-        rates, coded = (recipe.centroid_rate, recipe.latent_rate), job.settings.storage.method == "entropy"
-        movement = Movement(*rates, together=job.grids is not None, hold_bits=coded)
+        grids = job.grids is not None  # at a size that was asked for
+        movement = Movement(recipe.centroid_rate, recipe.latent_rate, together=grids, hold_bits=grids)
         history, codebooks = retrain_codebooks(student, job.teacher, images, movement=movement, **common)
     job.histories[name] = replace(history, start_seconds=begun)
     return codebooks

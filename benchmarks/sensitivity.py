@@ -3,8 +3,8 @@
 python -m benchmarks.sensitivity [images]. On the two CIFAR-10 networks (random weights and images: no time depends on
 them), the paper's grid of layers and k. A whole evaluation is measured every so many points, in the same process: as a
 run does it (images prepared anew, data=cifar10's batch size, freed memory kept), and on the study's own batches, which
-leaves only what reuse and folding save. Seconds are computing time on one thread, of evaluating alone: clustering and
-storing are the same.
+leaves only what reuse saves. Seconds are computing time on one thread, of evaluating alone: clustering and storing are
+the same.
 """
 
 import statistics

@@ -34,6 +34,13 @@ def test_every_file_composes(group: str, option: str) -> None:
         Rule.from_mapping(rule, position)
 
 
+@pytest.mark.parametrize("experiment", sorted(option for group, option in OPTIONS if group == "experiment"))
+def test_an_experiments_learning_rate_is_not_another_retrainings(experiment: str) -> None:
+    chosen = settings("retrain=codebook").retrain
+    found = settings(f"experiment={experiment}", "retrain=codebook").retrain
+    assert (found.optimizer, found.learning_rate) == (chosen.optimizer, chosen.learning_rate)
+
+
 def test_a_file_tells_what_made_it_and_no_path(tmp_path: Path) -> None:
     found = settings_of_file(
         settings("centroids=16", "clustering=kmeans", "plan=weights", f"unlabeled.root={tmp_path}")

@@ -14,6 +14,7 @@ _HOME = {
     "Recipe": "requant.recipe",
     "cluster": "requant.clustering",
     "compress": "requant.compression",
+    "compress_to": "requant.automatic",
     "evaluate": "requant.evaluation",
     "load": "requant.archive",
     "read": "requant.archive",
@@ -28,6 +29,7 @@ __all__ = [
     "Recipe",
     "cluster",
     "compress",
+    "compress_to",
     "evaluate",
     "load",
     "read",
@@ -38,6 +40,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from requant.archive import load, read, save
+    from requant.automatic import compress_to
     from requant.clustering import cluster
     from requant.codebook import Codebook
     from requant.compression import compress

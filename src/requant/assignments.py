@@ -162,7 +162,7 @@ def train_assignments(
         codebook: of the parameter's shape.
         original: the parameter's values before clustering, which say how near each is to another centroid.
         together: train one factor of all centroids instead of each.
-        price: of a bit, shared by the tensors that take a hundredth fewer bits than at first, together; None: as many as come.
+        price: of a bit, shared by the tensors whose bits are held, together; None: as many as come.
 
     Returns:
         The centroids (k,) (the factor, (1,)) and the latents, of the parameter's shape, to hand to an optimizer.

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from requant.clustering.checking import float32_array
 from requant.codebook import Codebook, index_dtype
 from requant.codebook_forms import AnyCodebook, scalars
 from requant.codebook_trellis import TrellisCodebook
@@ -104,9 +105,12 @@ def grids(model: nn.Module, example: Tensor, images: Iterable[Tensor], seed: int
         seed: of the classes that the Fisher information draws.
 
     Raises:
-        UserError: for a network without weights of layers, and for images that reach none.
+        UserError: for a network without weights of layers, for weights or outputs that are not finite, and for images
+            that reach no weight.
 
     """
+    for name, parameter in model.named_parameters():
+        float32_array(parameter, name)
     base = copy.deepcopy(model)
     fold_statistics(base)
     tensors, graph = describe(base, example), trace(base, example)

@@ -14,8 +14,6 @@ from torch import Tensor
 MOST = 1.0
 """In squared distances between neighbouring centroids: what a bit costs at most."""
 HALVINGS = 14
-HELD = 0.99
-"""Of the bits at first: the file's coder knows channels too, and training evens out by which they differ."""
 
 
 class Priced(Protocol):
@@ -31,7 +29,7 @@ class Priced(Protocol):
 
 
 class Price:
-    """Of all tensors that `enter`: the lowest at which they take 1 % fewer bits than they do now, together."""
+    """Of all tensors that `enter`: the lowest at which they take no more bits than they do now, together."""
 
     def __init__(self) -> None:
         self._tensors: list[Priced] = []
@@ -40,7 +38,7 @@ class Price:
 
     def enter(self, tensor: Priced) -> bool:
         """One more; whether it is the first, which is to `settle` the price of all before each step."""
-        self._most += HELD * tensor.bits_at(0.0)
+        self._most += tensor.bits_at(0.0)
         self._tensors.append(tensor)
         return len(self._tensors) == 1
 

@@ -1,4 +1,4 @@
-"""What a bit costs while indices move: where borders lie then, and the lowest price at which bits are held."""
+"""What a bit costs while indices move: where borders lie then, and the lowest price at which bits do not grow."""
 
 import warnings
 
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requant.price import HALVINGS, HELD, MOST, Price, borders, each, taken
+from requant.price import HALVINGS, MOST, Price, borders, each, taken
 
 centroids = st.lists(st.integers(-40, 40), min_size=2, max_size=6, unique=True).map(
     lambda values: torch.tensor(sorted(values), dtype=torch.float64)
@@ -56,23 +56,21 @@ class Falling:
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_the_price_is_the_lowest_at_which_bits_are_held(first: float, second: float) -> None:
+def test_the_price_is_the_lowest_at_which_bits_do_not_grow(first: float, second: float) -> None:
     price, tensors = Price(), (Falling(10, 8), Falling(10, 4))
     assert [price.enter(tensor) for tensor in tensors] == [True, False]
     for tensor, growth in zip(tensors, (first, second), strict=True):
         tensor.bits += growth
     price.settle()
     assert tensors[0].charged == tensors[1].charged
-    assert tensors[0].charged == pytest.approx(
-        min((20 * (1 - HELD) + first + second) / 12, MOST), abs=MOST / 2**HALVINGS
-    )
+    assert tensors[0].charged == pytest.approx(min((first + second) / 12, MOST), abs=MOST / 2**HALVINGS)
 
 
 def test_what_one_tensor_saves_another_may_take() -> None:
     price, tensors = Price(), (Falling(10, 1), Falling(10, 1))
     for tensor in tensors:
         price.enter(tensor)
-    tensors[0].bits, tensors[1].bits = 6, 13.5
+    tensors[0].bits, tensors[1].bits = 6, 14
     price.settle()
     assert tensors[1].charged == 0
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from requant.errors import UserError
 from requant.modes import evaluating
 from requant.scores import scores
 
@@ -24,6 +25,9 @@ def fisher(model: nn.Module, images: Iterable[Tensor], seed: int = 0) -> dict[st
     Returns:
         By parameter name, the parameters' shapes.
 
+    Raises:
+        UserError: for outputs that are not finite.
+
     """
     random = torch.Generator().manual_seed(seed)
     parameters = dict(model.named_parameters())
@@ -31,7 +35,10 @@ def fisher(model: nn.Module, images: Iterable[Tensor], seed: int = 0) -> dict[st
     count = 0
     with evaluating(model), torch.enable_grad():
         for image in images:
-            log_shares = scores(model, image).log_softmax(1)[0]
+            outputs = scores(model, image)
+            if not outputs.isfinite().all():
+                raise UserError("the network's outputs on the unlabeled images are not finite: is any pixel NaN?")
+            log_shares = outputs.log_softmax(1)[0]
             drawn = torch.multinomial(log_shares.detach().exp().cpu(), 1, generator=random).item()
             gradients = torch.autograd.grad(-log_shares[int(drawn)], list(parameters.values()), allow_unused=True)
             for total, gradient in zip(totals.values(), gradients, strict=True):

@@ -33,8 +33,8 @@ class Movement:
         centroid_rate: of centroids.
         latent_rate: of the latent values, which take their nearest centroid; 0: indices stay.
         together: a tensor's centroids keep their proportions, so that a grid stays one.
-        hold_bits: indices take a hundredth fewer bits than at first, all tensors together (`requant.price`): a file of
-            storage="entropy" does not grow. For grids; tables of few centroids lose more by it than it saves.
+        hold_bits: indices may take as many bits as at first, all tensors together (`requant.price`): a file of
+            storage="entropy" grows by 1 % at most. For grids; tables of few centroids lose more by it than it saves.
 
     """
 

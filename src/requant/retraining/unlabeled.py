@@ -106,7 +106,7 @@ def retrain(
     where only the network's end is trained; with `in_memory` images are decoded and normalised, up to 2 GiB of them.
     """
     recipe = recipe or Recipe()
-    images = _checked(images, next(student.parameters()).dtype)
+    images = checked(images, next(student.parameters()).dtype)
     if not 0 < temperature < math.inf:
         raise UserError(f"temperature={temperature}: must be above 0 and finite")
     choice("loss", loss, tuple(LOSSES))
@@ -134,7 +134,7 @@ def retrain(
     return replace(history, teacher_seconds=prepared)
 
 
-def _checked(images: Images | Tensor, dtype: torch.dtype) -> Images:
+def checked(images: Images | Tensor, dtype: torch.dtype) -> Images:
     """Images as `retrain` takes them; a tensor in the network's precision.
 
     Raises:

@@ -34,7 +34,7 @@ from requant.retraining import History, Movement, retrain, retrain_codebooks, re
 from requant.runs import settings_hash
 from requant.settings import all_settings, settings_of_file
 from requant.shared import Shared, SharedClusterer, shared
-from requant.targets import fit_drop, fit_size
+from requant.targets import TRAINED, fit_drop, fit_size
 from requant.tasks.common import forms, header, is_main, timed
 from requant.tracking import Tracker, tracking
 
@@ -170,7 +170,10 @@ def _at_target(
                 path, model, codebooks, storage="entropy", architecture=architecture, provenance=provenance
             ).bytes
 
-    return fit_size(found, size, assembly.target_bytes(settings, found.original_bytes), batches, damping, trellis)
+    target = assembly.target_bytes(settings, found.original_bytes)
+    if settings.retrain.method == "codebook":
+        target = round(TRAINED * target)
+    return fit_size(found, size, target, batches, damping, trellis)
 
 
 def _held_out(settings: Config) -> list[Tensor]:

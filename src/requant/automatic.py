@@ -1,0 +1,132 @@
+"""From a network, images and a size to the network that a file of that size holds: plan=auto in one call.
+
+As `run.py plan=auto` does it: a grid for each layer (`auto`), found by the size of the file (`targets`) while the
+network is reconstructed layer by layer (`reconstruction`); then, where a recipe is given, trained end to end on its
+codebooks without taking more bits (`retraining.codebooks`).
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import Tensor, nn
+
+from requant import archive
+from requant.auto import Grids, grids_for, in_units
+from requant.compression import Compressed
+from requant.errors import UserError
+from requant.recipe import Recipe
+from requant.reconstruction import batches_of
+from requant.retraining import Movement, retrain_codebooks
+from requant.retraining.unlabeled import Images, checked
+from requant.targets import TRAINED, fit_drop, fit_size
+
+STORAGE = "entropy"
+PLANNED = 128
+"""Images that say what a layer's weights are worth."""
+
+
+def compress_to(
+    model: nn.Module,
+    images: Images | Tensor,
+    *,
+    size: int | None = None,
+    drop: float | None = None,
+    held_out: Images | Tensor | None = None,
+    reconstruct_on: int = 1024,
+    batch_size: int = 32,
+    damping: float | None = None,
+    trellis: bool = True,
+    recipe: Recipe | None = None,
+    movement: Movement | None = None,
+    architecture: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    **training: Any,
+) -> Compressed:
+    """The best network found whose file has `size` bytes, or the smallest whose outputs stay; no label is read.
+
+    `requant.save(path, found.model, found.codebooks, storage="entropy", architecture=architecture)` writes that file.
+
+    Args:
+        model: any whose steps torch.fx can list, on the CPU; left as it is.
+        images: unlabeled, normalised as the model wants them: a float tensor (N, C, H, W), or as
+            `requant.data.unlabeled` gives them.
+        size: bytes that the file may have; by 1 % fewer at most (2 % where it is trained).
+        drop: in its place: the share of the images held out, 0 to 1, that may get another class than before.
+        held_out: with `drop`: other images than `images`, a few hundred.
+        reconstruct_on: how many of the images reconstruction looks at; 0: weights are rounded to the nearest.
+        batch_size: of reconstruction, and of the images held out.
+        damping: of reconstruction; None: the best of three, by images held out from it.
+        trellis: weights between two grids where layers have bits enough (`requant.codebook_trellis`); not where it is
+            trained, as training moves indices.
+        recipe: of training on all images after that (adam or adamw), worth most at few bits; None: no training.
+        movement: how fast codebooks move in it; their bits are held whatever it says.
+        architecture: what `save` will be given, which takes bytes of the file.
+        seed: of what is drawn.
+        training: goes to `requant.retrain`: test, trainer, folder, label.
+
+    Raises:
+        UserError: for no aim or two, one that cannot be met, no images, and networks that cannot be followed.
+
+    """
+    if (size is None) == (drop is None):
+        raise UserError("compress_to aims at one of two: give it size=<bytes> or drop=<share of the held-out images>")
+    first = next(model.parameters())
+    if first.device.type != "cpu":
+        raise UserError(f"the network is on {first.device}, and its plan is made on the CPU: give it model.cpu()")
+    images = checked(images, first.dtype)
+    grids = grids_for(
+        model, images.__getitems__([0]), images, PLANNED, lambda found: size or found.original_bytes // 10, seed
+    )
+    batches = batches_of(images, reconstruct_on, batch_size)
+    settings: dict[str, Any] = {"batches": batches, "damping": damping, "trellis": trellis and recipe is None}
+    if size is not None:
+        before = size if recipe is None else round(TRAINED * size)
+        found = fit_size(grids, partial(_bytes, grids, architecture), before, **settings)
+    elif held_out is not None:
+        others = batches_of(checked(held_out, first.dtype), len(held_out), batch_size)
+        found = fit_drop(grids, drop or 0.0, others, lambda made: _in_units(grids, made).model, **settings)
+    else:
+        raise UserError("drop is counted on images that nothing else looks at: give held_out=<other images>")
+    if recipe is not None:
+        found = _trained(grids, found, images, recipe, movement, {"seed": seed, **training})
+    return _in_units(grids, found)
+
+
+def _trained(
+    grids: Grids,
+    found: Compressed,
+    images: Images,
+    recipe: Recipe,
+    movement: Movement | None,
+    training: Mapping[str, Any],
+) -> Compressed:
+    student = copy.deepcopy(found.model)
+    _, codebooks = retrain_codebooks(
+        student,
+        grids.base,
+        images,
+        codebooks=found.codebooks,
+        movement=replace(movement or Movement(), together=True, hold_bits=True),
+        recipe=recipe,
+        **{"label": "train codebooks", **training},
+    )
+    return replace(found, model=student, codebooks=codebooks)
+
+
+def _in_units(grids: Grids, made: Compressed) -> Compressed:
+    """As the file holds it."""
+    model, codebooks = in_units(grids, made.model, made.codebooks)
+    return replace(made, model=model, codebooks=codebooks)
+
+
+def _bytes(grids: Grids, architecture: Mapping[str, Any] | None, made: Compressed) -> int:
+    """Of the file."""
+    held = _in_units(grids, made)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "network.h5"
+        return archive.save(path, held.model, held.codebooks, storage=STORAGE, architecture=architecture).bytes

@@ -28,18 +28,15 @@ from torch import Tensor, nn
 from benchmarks.arguments import command_line
 from benchmarks.frontier_peers import coremltools, nncodec, whole_numbers
 from requant import archive, data
-from requant.auto import Grids, grids_for, in_units
+from requant.automatic import compress_to
 from requant.codebook_forms import AnyCodebook
-from requant.compression import Compressed, compress
+from requant.compression import compress
 from requant.data import UnlabeledImages
 from requant.evaluation import outputs, score
 from requant.figures.style import COLUMN, save, style
 from requant.machine import keep_memory
 from requant.models import Architecture, build, example_input, load_weights, preprocessing
 from requant.recipe import Recipe
-from requant.reconstruction import batches_of
-from requant.retraining import Movement, retrain_codebooks
-from requant.targets import fit_size
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 EPOCHS, CROPS = 8, 10_000
@@ -109,33 +106,28 @@ Point = Callable[[Job, Path], nn.Module]
 
 def ours(megabytes: float, job: Job, path: Path) -> nn.Module:
     """plan=auto and retrain=reconstruct, as `run.py` does it."""
-    grids, found = _reconstructed(megabytes, True, job, path)
-    job.save(path, *in_units(grids, found.model, found.codebooks), "entropy")
-    return archive.load(path)
+    return _to_size(megabytes, job, crops(job), path)
 
 
 def trained(megabytes: float, job: Job, path: Path) -> nn.Module:
     """plan=auto without a trellis, reconstruction, then retrain=codebook on new crops in each epoch."""
-    grids, found = _reconstructed(megabytes, False, job, path)
-    student = found.model.to(memory_format=torch.channels_last)
     recipe = Recipe(epochs=EPOCHS, batch_size=job.network.batch, optimizer="adam", learning_rate=1e-3)
-    common: dict[str, Any] = {"recipe": recipe, "trainer": {"precision": "bf16-mixed"}, "label": "train codebooks"}
-    images, movement = crops(job, CROPS, fresh=True), Movement(together=True, hold_bits=True)
-    _, books = retrain_codebooks(student, grids.base, images, codebooks=found.codebooks, movement=movement, **common)
-    job.save(path, *in_units(grids, student, books), "entropy")
+    images = crops(job, CROPS, fresh=True)
+    return _to_size(megabytes, job, images, path, recipe=recipe, trainer={"precision": "bf16-mixed"})
+
+
+def _to_size(megabytes: float, job: Job, images: UnlabeledImages, path: Path, **training: Any) -> nn.Module:
+    found = compress_to(
+        job.teacher,
+        images,
+        size=round(1e6 * megabytes),
+        reconstruct_on=job.network.images,
+        batch_size=job.network.batch,
+        architecture=job.network.architecture.to_dict(),
+        **training,
+    )
+    job.save(path, found.model, found.codebooks, "entropy")
     return archive.load(path)
-
-
-def _reconstructed(megabytes: float, trellis: bool, job: Job, path: Path) -> tuple[Grids, Compressed]:
-    images = crops(job)
-    example, target = example_input(job.network.architecture), round(1e6 * megabytes)
-    grids = grids_for(job.teacher, example, images, min(128, job.network.images), lambda _: target)
-
-    def size(compressed: Compressed) -> int:
-        return job.save(path, *in_units(grids, compressed.model, compressed.codebooks), "entropy")
-
-    batches = batches_of(images, job.network.images, job.network.batch)
-    return grids, fit_size(grids, size, target, batches, trellis=trellis)
 
 
 def crops(job: Job, count: int | None = None, *, fresh: bool = False) -> UnlabeledImages:

@@ -331,5 +331,5 @@ def test_codebooks_are_trained_within_the_size_that_was_asked_for(cache: Path, t
     train = ("retrain=codebook", "retrain.start=reconstruct", "retrain.latent_rate=0.1", "retrain.batch_size=25")
     run(cache, tmp_path, *plan, *train, *QUICK, "retrain.images=128", "retrain.damping=0.1", "unlabeled.limit=500")
     (result,) = results(tmp_path)
-    assert result["size"]["retrained_bytes"] <= 1.01 * 0.03 * result["size"]["original_bytes"]
+    assert result["size"]["retrained_bytes"] <= 0.03 * result["size"]["original_bytes"]
     assert result["accuracy"]["retrained"]["kl"] < result["accuracy"]["quantized"]["kl"]

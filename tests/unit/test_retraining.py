@@ -324,6 +324,13 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
             retrain(network(), network(1), images(), recipe=STILL, folder=tmp_path)
 
 
+def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path: Path) -> None:
+    retrain(network(), network(1), images(), recipe=STILL, folder=tmp_path)
+    other = nn.Sequential(*network(), nn.Linear(5, 5))
+    with pytest.raises(UserError, match=r"last\.ckpt holds another network .*force=true"):
+        retrain(other, network(1), images(), recipe=STILL, folder=tmp_path)
+
+
 def test_the_curve_is_a_csv_with_every_epoch(tmp_path: Path) -> None:
     history = retrain(network(), network(1), images(), recipe=RECIPE, folder=tmp_path)
     lines = (tmp_path / "metrics.csv").read_text().splitlines()

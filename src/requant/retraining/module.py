@@ -13,6 +13,7 @@ from requant.recipe import Recipe
 from requant.retraining.objectives import Objective
 from requant.retraining.optimization import optimizer, schedule
 from requant.retraining.trainable import set_modes
+from requant.suggest import some
 
 
 class Retraining(pl.LightningModule):
@@ -110,5 +111,17 @@ class Retraining(pl.LightningModule):
         checkpoint["curve"] = self.curve
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The curve of the epochs that were done."""
+        """The curve of the epochs that were done.
+
+        Raises:
+            UserError: for a checkpoint of another network.
+
+        """
+        held = {name: value.shape for name, value in checkpoint["state_dict"].items()}
+        here = {name: value.shape for name, value in self.state_dict().items()}
+        if different := sorted(name for name in held.keys() | here.keys() if held.get(name) != here.get(name)):
+            raise UserError(
+                f"last.ckpt holds another network than the one to train ({some(different, 3)}): an earlier version "
+                "wrote it, or what training begins with has changed; remove it, or set force=true, to start over"
+            )
         self.curve = [dict(entry) for entry in checkpoint["curve"]]

@@ -62,14 +62,17 @@ def _diff(chosen: argparse.Namespace) -> int:
 def _export(chosen: argparse.Namespace) -> int:
     from requant.exporting import export_onnx, export_safetensors
     from requant.listing import terminal
+    from requant.models import make
+    from requant.own_code import OWN
 
     if chosen.onnx is None and chosen.safetensors is None:
         raise UserError("say what to write: --onnx OUT.onnx or --safetensors OUT.safetensors, or both")
     found = []
+    model = None if chosen.model is None else make(f"{OWN}:{chosen.model}")
     if chosen.onnx is not None:
-        found.append(export_onnx(chosen.file, chosen.onnx, dense=chosen.dense, opset=chosen.opset))
+        found.append(export_onnx(chosen.file, chosen.onnx, dense=chosen.dense, opset=chosen.opset, model=model))
     if chosen.safetensors is not None:
-        found.append(export_safetensors(chosen.file, chosen.safetensors))
+        found.append(export_safetensors(chosen.file, chosen.safetensors, model))
     for written in found:
         of = f", {written.codebooks} tensors as codebooks" if written.codebooks else ""
         terminal().print(f"{written.path}: {written.bytes:,} bytes{of}", soft_wrap=True)
@@ -171,6 +174,9 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.add_argument("--onnx", type=Path, metavar="OUT", help="as ONNX, its weights as codebooks")
     command.add_argument("--dense", action="store_true", help="ONNX with ordinary float32 weights")
     command.add_argument("--opset", type=int, default=18, help="version of ONNX's operators, at least 18 (the default)")
+    command.add_argument(
+        "--model", metavar="FILE.py:FUNCTION", help="what makes the network, where it is of your own code"
+    )
     command.add_argument("--safetensors", type=Path, metavar="OUT", help="as an ordinary state dict")
 
 

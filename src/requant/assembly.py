@@ -18,6 +18,7 @@ from requant.errors import ConfigError, UserError
 from requant.files import exclusive
 from requant.machine import cores
 from requant.models import Architecture, build, load_weights, preprocessing
+from requant.own_code import is_own, name_by_content, name_in_file
 from requant.plan import Rule
 from requant.progress import console
 from requant.retraining import predict
@@ -134,6 +135,17 @@ def architecture(settings: Config) -> Architecture:
     return Architecture(model.name, model.classes, model.channels, model.image_size, model.width, mean, std)
 
 
+def architecture_in_file(settings: Config) -> dict[str, Any]:
+    """As an archive describes it: without the place of code."""
+    found = architecture(settings)
+    return replace(found, name=name_in_file(found.name)).to_dict()
+
+
+def own_network(settings: Config) -> nn.Module | None:
+    """The network of somebody's own code, to be filled from a file; None: the file says what to build."""
+    return build(architecture(settings)) if is_own(settings.model.name) else None
+
+
 def test_images(settings: Config, teacher: nn.Module) -> data.LabelledImages:
     """What accuracy is measured on; where there are no labels, held-out unlabeled images with the teacher's classes."""
     if settings.data.name != data.NO_LABELS:
@@ -238,7 +250,7 @@ def outputs_identity(settings: Config, teacher: str, images: str) -> dict[str, A
     seed = settings.seed if cropped else None
     return {
         "teacher": teacher,
-        "architecture": architecture(settings).to_dict(),
+        "architecture": architecture(settings).to_dict() | {"name": name_by_content(settings.model.name)},
         "preprocessing": asdict(preprocessing(architecture(settings))),
         "images": result_settings(source),
         "part": part,
@@ -291,7 +303,8 @@ def teacher(settings: Config) -> nn.Module:
 
 def teacher_path(settings: Config) -> Path:
     """Where a trained teacher is kept."""
-    name = f"{settings.model.name.replace(':', '-')}-{settings.data.name}-{teacher_hash(settings)}"
+    model = name_in_file(settings.model.name).replace(":", "-")
+    name = f"{model}-{settings.data.name}-{teacher_hash(settings)}"
     return cache_folder() / "teachers" / f"{name}.safetensors"
 
 

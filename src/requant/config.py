@@ -23,7 +23,7 @@ class ModelConfig:
 
     name: str = MISSING
     """vgg16, resnet50, vgg16_cifar, resnet50_cifar, resnet50_cifar_s2, efficientnet_lite0 to 2, vgg_small,
-    torchvision:<name>, timm:<name>."""
+    torchvision:<name>, timm:<name>, own:<file.py>:<function> (or own:<package.module>:<function>)."""
     classes: int = 1000
     channels: int = 3
     """1 (grey) or 3 (RGB)."""

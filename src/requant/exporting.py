@@ -34,14 +34,16 @@ class Exported:
     codebooks: int
 
 
-def export_safetensors(archive: Path, path: Path) -> Exported:
-    """Write an archive's network as an ordinary state dict."""
+def export_safetensors(archive: Path, path: Path, model: nn.Module | None = None) -> Exported:
+    """Write an archive's network as an ordinary state dict; `model` as for `requant.load`."""
     _check_suffix(path, ".safetensors")
-    save_weights(path, load(archive), {"made_from": archive.name})
+    save_weights(path, load(archive, model), {"made_from": archive.name})
     return Exported(path, path.stat().st_size, 0)
 
 
-def export_onnx(archive: Path, path: Path, *, dense: bool = False, opset: int = OPSET) -> Exported:
+def export_onnx(
+    archive: Path, path: Path, *, dense: bool = False, opset: int = OPSET, model: nn.Module | None = None
+) -> Exported:
     """Write an archive's network as ONNX: `images` (N, C, H, W), normalised, in; `logits` (N, classes) out; N is free.
 
     Args:
@@ -49,6 +51,7 @@ def export_onnx(archive: Path, path: Path, *, dense: bool = False, opset: int = 
         path: the .onnx file.
         dense: store ordinary float32 weights instead of codebooks.
         opset: version of ONNX's operators, at least 18.
+        model: as for `requant.load`: given for a network of one's own code.
 
     Raises:
         UserError: another suffix or too old an opset, or the packages of the extra `onnx` are missing.
@@ -63,8 +66,12 @@ def export_onnx(archive: Path, path: Path, *, dense: bool = False, opset: int = 
         import onnxscript  # noqa: F401  # torch's exporter needs it
     except ImportError as error:
         raise UserError(f"ONNX export needs {error.name}: pip install 'requant[onnx]'") from error
-    content, model = read(archive), load(archive)
-    assert content.architecture is not None  # else `load` has said what to do
+    content, model = read(archive), load(archive, model)
+    if content.architecture is None:
+        raise UserError(
+            f"{archive} does not say what images its network takes: save it with an architecture, such as "
+            'Architecture("own:net", classes, channels, image_size, mean=mean, std=std).to_dict()'
+        )
     architecture = Architecture.from_dict(content.architecture)
     graph = _graph(model, architecture, opset)
     # Groups, vectors and split channels are exported as the values that they stand for.

@@ -15,7 +15,7 @@ from requant.codebook_forms import AnyCodebook
 from requant.codebook_trellis import TrellisCodebook
 from requant.errors import UserError
 from requant.layers import TensorInfo, describe
-from requant.models import Architecture, build, example_input
+from requant.models import Architecture, build_described, example_input
 
 CHUNK = 1 << 20
 
@@ -183,7 +183,7 @@ def _layers(architecture: Mapping[str, Any] | None) -> tuple[dict[str, TensorInf
     try:
         known = Architecture.from_dict(architecture)
         with torch.device("meta"):
-            model = build(known)
+            model = build_described(known)
     except UserError as error:
         return {}, str(error)
     return {info.name: info for info in describe(model, example_input(known))}, ""

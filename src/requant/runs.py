@@ -17,6 +17,7 @@ from requant.data import NO_LABELS, fingerprint
 from requant.errors import ConfigError, WeightsError
 from requant.files import exclusive, remove_unfinished, write_json
 from requant.layout import LOCK, RESULT, SETTINGS
+from requant.own_code import name_by_content, name_in_file
 from requant.settings import OF_RULES, all_settings, result_settings
 
 _UNUSED = {
@@ -56,7 +57,7 @@ def teacher_hash(settings: Config) -> str:
 
 def run_folder(settings: Config) -> Path:
     """<out>/<experiment>/<model>-<data>/<key settings>-<hash>."""
-    model = re.sub(r"[^\w.-]+", "-", settings.model.name)
+    model = re.sub(r"[^\w.-]+", "-", name_in_file(settings.model.name))
     key = [*_compression(settings), settings.storage.method, settings.retrain.method]
     if settings.retrain.method in ("proposed", "reconstruct"):
         key.append(settings.unlabeled.name)
@@ -118,7 +119,7 @@ def _identity(settings: Config) -> dict[str, Any]:
     weights = settings.model.weights
     if weights not in ("imagenet", "trained", "none"):
         weights = _bytes(weights)
-    model = replace(settings.model, weights=weights)
+    model = replace(settings.model, weights=weights, name=name_by_content(settings.model.name))
     found = result_settings(replace(settings, data=data, unlabeled=unlabeled, model=model))
     found["model"] = {key: value for key, value in found["model"].items() if key not in _LATER or value is not None}
     return found

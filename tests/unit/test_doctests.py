@@ -15,7 +15,8 @@ MODULES = sorted(
 )
 
 
-WITH_EXAMPLES = {f"requant.{name}" for name in ("assignments", "compression", "parametrization", "plan", "results")}
+EXAMPLES = ("assignments", "compression", "own_code", "parametrization", "plan", "results")
+WITH_EXAMPLES = {f"requant.{name}" for name in EXAMPLES}
 
 
 @pytest.mark.parametrize("name", MODULES)

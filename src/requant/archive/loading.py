@@ -133,7 +133,7 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 def _build(archive: Archive) -> nn.Module:
-    from requant.models import Architecture, build
+    from requant.models import Architecture, build_described
     from requant.models.uninitialised import Uninitialised
 
     path = archive.report.path
@@ -141,7 +141,7 @@ def _build(archive: Archive) -> nn.Module:
         raise ArchiveError(f"{path} does not say what network it is: build it, and call load(path, model)")
     try:
         with Uninitialised() if archive.report.bytes > LARGE else nullcontext():
-            return build(Architecture.from_dict(archive.architecture))
+            return build_described(Architecture.from_dict(archive.architecture))
     except UserError as error:
         raise ArchiveError(f"{path} describes a network that cannot be built: {error}") from error
 

@@ -18,7 +18,8 @@ class Architecture:
     """All that is needed to build the network again, without its weights (stored in every archive as JSON).
 
     Attributes:
-        name: a name of `requant.models.registry.FAMILIES`, `torchvision:<name>` or `timm:<name>`.
+        name: a name of `requant.models.registry.FAMILIES`, `torchvision:<name>`, `timm:<name>` or
+            `own:<file.py>:<function>`.
         classes: length of the output vector, at least 2.
         channels: of the input images: 3 (RGB) or 1 (grey).
         image_size: height and width of the input images, in pixels.

@@ -33,7 +33,7 @@ def _torchvision_name(architecture: Architecture) -> str:
 def _build_torchvision(architecture: Architecture) -> nn.Module:
     name = _torchvision_name(architecture)
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=architecture.classes)
-    return _checked(model, architecture)
+    return checked(model, architecture)
 
 
 def _torchvision_preprocessing(architecture: Architecture) -> Preprocessing:
@@ -68,13 +68,13 @@ def _timm_name(architecture: Architecture) -> str:
 
 def _build_timm(architecture: Architecture) -> nn.Module:
     try:
-        return _checked(_made_by_timm(architecture), architecture)
+        return checked(_made_by_timm(architecture), architecture)
     except ConfigError:
         # Made for images of one size (ViT, Swin, mixers): for another it has to be told. Only then, as some that take
         # any size would have other weights.
         if not _timm().get_pretrained_cfg(_timm_name(architecture)).fixed_input_size:
             raise
-        return _checked(_made_by_timm(architecture, img_size=architecture.image_size), architecture)
+        return checked(_made_by_timm(architecture, img_size=architecture.image_size), architecture)
 
 
 def _made_by_timm(architecture: Architecture, **settings: int) -> nn.Module:
@@ -111,7 +111,7 @@ def _timm_imagenet(architecture: Architecture) -> Mapping[str, Tensor]:
     return model.state_dict()
 
 
-def _checked(model: nn.Module, architecture: Architecture) -> nn.Module:
+def checked(model: nn.Module, architecture: Architecture) -> nn.Module:
     """The model, if it maps images to one vector of `classes` logits in evaluation and in training."""
     if getattr(model, "aux_logits", False):
         raise ConfigError(f"{architecture.name} puts out auxiliary logits in training: take another network")

@@ -10,8 +10,10 @@ from requant.models.architecture import Architecture
 from requant.models.by_name import TIMM, TORCHVISION
 from requant.models.efficientnet import EFFICIENTNET_LITE
 from requant.models.family import Family
+from requant.models.own import FAMILY
 from requant.models.resnet import RESNET50, RESNET50_CIFAR, RESNET50_CIFAR_S2
 from requant.models.vgg import VGG16, VGG16_CIFAR, VGG_SMALL
+from requant.own_code import OWN, is_own
 from requant.preprocessing import Preprocessing
 from requant.suggest import did_you_mean
 
@@ -24,7 +26,7 @@ FAMILIES = {
     **EFFICIENTNET_LITE,
     "vgg_small": VGG_SMALL,
 }
-LIBRARIES = {"torchvision": TORCHVISION, "timm": TIMM}
+LIBRARIES = {"torchvision": TORCHVISION, "timm": TIMM, OWN: FAMILY}
 
 
 def build(architecture: Architecture) -> nn.Module:
@@ -35,6 +37,22 @@ def build(architecture: Architecture) -> nn.Module:
             network does not have.
     """
     return family(architecture).build(architecture).eval()
+
+
+def build_described(architecture: Architecture) -> nn.Module:
+    """As `build`, for a description from a file, which must not say what code runs.
+
+    Raises:
+        ConfigError: as `build`, and for a network of somebody's own code.
+
+    """
+    if is_own(architecture.name):
+        function = architecture.name.rpartition(":")[2]
+        raise ConfigError(
+            f"it is made by its owner's code ({function}), which a file does not get to run: build it yourself, and "
+            "call load(path, model); of commands, with --model <file.py>:<function>"
+        )
+    return build(architecture)
 
 
 def preprocessing(architecture: Architecture) -> Preprocessing:
@@ -74,6 +92,5 @@ def _find(name: str) -> Family:
         return LIBRARIES[library]
     if name in FAMILIES:
         return FAMILIES[name]
-    raise ConfigError(
-        f"there is no network {name!r}{did_you_mean(name, FAMILIES)} (others: torchvision:<name>, timm:<name>)"
-    )
+    others = "torchvision:<name>, timm:<name>, own:<file.py>:<function>"
+    raise ConfigError(f"there is no network {name!r}{did_you_mean(name, FAMILIES)} (others: {others})")

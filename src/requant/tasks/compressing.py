@@ -162,7 +162,7 @@ def _at_target(
 
     def size(compressed: Compressed) -> int:
         model, codebooks = _as_stored(settings, found, compressed.model, compressed.codebooks)
-        architecture = assembly.architecture(settings).to_dict()
+        architecture = assembly.architecture_in_file(settings)
         provenance = _provenance(settings, found.base, compressed)  # as long as that of the file to come
         with TemporaryDirectory() as folder:
             path = Path(folder) / "network.h5"
@@ -191,7 +191,7 @@ def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyC
             student,
             codebooks,
             storage=storage.method,
-            architecture=assembly.architecture(job.settings).to_dict(),
+            architecture=assembly.architecture_in_file(job.settings),
             provenance=_provenance(job.settings, job.teacher, job.compressed),
         )
 
@@ -235,7 +235,8 @@ def _once(job: Run, images: str, compute: Callable[[], tuple[Tensor, ...]]) -> S
 def _measure(job: Run, name: str) -> None:
     """The accuracy of a stored student, loaded back from its file."""
     with timed(job.seconds, "evaluate"):
-        student = archive.load(job.folder / f"{name}.h5").to(memory_format=torch.channels_last)
+        student = archive.load(job.folder / f"{name}.h5", assembly.own_network(job.settings))
+        student.to(memory_format=torch.channels_last)
         student.to(assembly.device(job.settings))
         job.accuracy[name] = score(*outputs(student, job.test_batches(shard=False)), job.teacher_outputs)
 

@@ -31,7 +31,7 @@ def measure_sensitivity(settings: Config, folder: Path) -> Path:
             test,
             method=settings.clustering.method,
             storage=settings.storage.method,
-            architecture=network.to_dict(),
+            architecture=assembly.architecture_in_file(settings),
             clustering=forms(settings) | assembly.clustering_options(settings),
         )
     wanted = settings.sensitivity

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +331,16 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path: Path) -> N
     other = nn.Sequential(*network(), nn.Linear(5, 5))
     with pytest.raises(UserError, match=r"last\.ckpt holds another network .*force=true"):
         retrain(other, network(1), images(), recipe=STILL, folder=tmp_path)
+
+
+def test_a_loss_that_rises_is_said() -> None:
+    far = Recipe(epochs=3, batch_size=70, learning_rate=1e-6, schedule="constant")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        retrain(network(), network(1), images(), recipe=far)
+    student = network(1)  # nothing to learn, and steps that are far too long
+    with pytest.warns(UserWarning, match="the loss rose from .* set a lower learning_rate"):
+        retrain(student, network(1), images(), recipe=replace(far, optimizer="adam", learning_rate=0.5))
 
 
 def test_the_curve_is_a_csv_with_every_epoch(tmp_path: Path) -> None:

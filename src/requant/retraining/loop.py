@@ -19,6 +19,8 @@ from requant.retraining.module import Retraining
 from requant.retraining.objectives import Objective
 from requant.retraining.progress import CurveFile, EpochProgress
 
+RISEN, NOTHING = 1.05, 1e-3  # by less epochs differ by the images drawn, and losses below are as good as none
+
 
 @dataclass(frozen=True)
 class History:
@@ -93,8 +95,21 @@ def fit(
         _hush()
         _fit(lightning, module, batches, test, checkpoint)
     student.eval()
+    if lightning.is_global_zero:
+        _say_if_worse(module.curve, recipe)
     seen = recipe.epochs * lightning.world_size * len(cast(Sized, batches.sampler))
     return History(module.curve, sum(entry["seconds"] for entry in module.curve), seen)
+
+
+def _say_if_worse(curve: Sequence[Mapping[str, float]], recipe: Recipe) -> None:
+    """Training that ends further away than it was in its first epoch has done harm, which only the curve shows."""
+    if curve and curve[-1]["loss"] > max(RISEN * curve[0]["loss"], NOTHING):
+        warnings.warn(
+            f"the loss rose from {curve[0]['loss']:.4g} in the first epoch to {curve[-1]['loss']:.4g} in the last: set "
+            f"a lower learning_rate (now {recipe.learning_rate:g}) and, where codebooks are trained, lower rates of "
+            "these, or train longer",
+            stacklevel=3,
+        )
 
 
 def _trainer(

@@ -4,7 +4,6 @@ Beside each value of the tensor there is a latent one, which takes its nearest c
 through (Bengio, Leonard and Courville, "Estimating or Propagating Gradients Through Stochastic Neurons", 2013).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from requant.archive.fitting import coded_bits
 from requant.codebook import Codebook, index_dtype
 from requant.errors import UserError
 from requant.parametrization import Gather, put_on
@@ -37,7 +37,7 @@ class Nearest(nn.Module):
 
     Attributes:
         price: of a bit of an index (`requant.price`): what `counts` cost counts beside the distance, at 0 not at all.
-        settle: called before each step of training.
+        of_all: finds the price of all tensors before each step of training; None: another one does, or none.
 
     """
 
@@ -55,13 +55,13 @@ class Nearest(nn.Module):
         indices = torch.from_numpy(codebook.indices.astype(np.int32))
         self.register_buffer("counts", torch.bincount(indices.flatten(), minlength=codebook.k))
         self.register_buffer("price", torch.zeros(()))
-        self.settle: Callable[[], None] | None = None
+        self.of_all: Price | None = None
         self.start = _begin(original, centroids_k, indices)
 
     def forward(self, centroids_k: Tensor, latents: Tensor) -> Tensor:
         """The dense tensor; `centroids_k` is the factor (1,) with `together`."""
-        if self.settle is not None and torch.is_grad_enabled():
-            self.settle()
+        if self.of_all is not None and torch.is_grad_enabled():
+            self.of_all.settle(float(self.price))
         sorted_k = self._sorted(centroids_k)
         indices = self._taken(latents.detach(), centroids_k.detach())
         counts = torch.bincount(indices.flatten(), minlength=len(sorted_k))
@@ -122,6 +122,9 @@ class _Held:
 
     def bits_at(self, price: float) -> float:
         return self.nearest.bits_at(price, self.centroids_k, self.latents)
+
+    def coded_bits(self) -> float:
+        return coded_bits(self.nearest.trained(self.centroids_k.detach(), self.latents.detach()))
 
     def charge(self, price: float) -> None:
         self.nearest.price.fill_(price)
@@ -184,5 +187,5 @@ def train_assignments(
     nearest = Nearest(codebook, original, together)
     centroids, latents = put_on(model, name, codebook, nearest)
     if price is not None and price.enter(_Held(nearest, centroids, latents)):
-        nearest.settle = price.settle
+        nearest.of_all = price
     return centroids, latents

@@ -55,7 +55,7 @@ def compress_to(
         model: any whose steps torch.fx can list, on the CPU; left as it is.
         images: unlabeled, normalised as the model wants them: a float tensor (N, C, H, W), or as
             `requant.data.unlabeled` gives them.
-        size: bytes that the file may have; by 1 % fewer at most (2.5 % where it is trained).
+        size: bytes that the file may have; by 1 % fewer at most (2 % where it is trained).
         drop: in its place: the share of the images held out, 0 to 1, that may get another class than before.
         held_out: with `drop`: other images than `images`, a few hundred.
         reconstruct_on: how many of the images reconstruction looks at; 0: weights are rounded to the nearest.

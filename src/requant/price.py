@@ -9,18 +9,24 @@ import warnings
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 MOST = 1.0
 """In squared distances between neighbouring centroids: what a bit costs at most."""
 HALVINGS = 14
+EVERY = 32
+"""Steps after which it is counted as in a file, which takes about as long as one of them."""
 
 
 class Priced(Protocol):
     """A tensor whose values take their centroids at a price."""
 
     def bits_at(self, price: float) -> float:
-        """What its indices would take."""
+        """What its indices would take by their shares."""
+        ...
+
+    def coded_bits(self) -> float:
+        """What they take in a file, at the price that is charged."""
         ...
 
     def charge(self, price: float) -> None:
@@ -28,22 +34,42 @@ class Priced(Protocol):
         ...
 
 
-class Price:
-    """Of all tensors that `enter`: the lowest at which they take no more bits than they do now, together."""
+class Price(nn.Module):
+    """Of all tensors that `enter`: the lowest at which they take no more bits in a file than they do then, together.
+
+    In every step they are counted by the shares of the indices. The file's coder knows channels too, which training
+    makes more alike, so that it needs more for the same shares: how many they may be is found anew every `EVERY` steps.
+
+    Attributes:
+        steps: that were settled (buffers, so that a resumed training goes on to the same bits).
+        allowed: bits by the shares.
+
+    """
+
+    steps: Tensor
+    allowed: Tensor
 
     def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("allowed", torch.zeros((), dtype=torch.float64))
         self._tensors: list[Priced] = []
-        self._most = 0.0
+        self._coded = 0.0
         self._said = False
 
     def enter(self, tensor: Priced) -> bool:
         """One more; whether it is the first, which is to `settle` the price of all before each step."""
-        self._most += tensor.bits_at(0.0)
+        self._coded += tensor.coded_bits()
+        self.allowed += tensor.bits_at(0.0)
         self._tensors.append(tensor)
         return len(self._tensors) == 1
 
-    def settle(self) -> None:
-        """Find the price and charge it."""
+    def settle(self, charged: float) -> None:
+        """Find the price and charge it in the place of the one that is."""
+        if self.steps > 0 and self.steps % EVERY == 0:
+            coded = sum(tensor.coded_bits() for tensor in self._tensors)
+            self.allowed.fill_(self._bits_at(charged) * self._coded / coded)
+        self.steps += 1
         price = 0.0 if self._fits(0.0) else self._lowest()
         for tensor in self._tensors:
             tensor.charge(price)
@@ -63,7 +89,10 @@ class Price:
         return high
 
     def _fits(self, price: float) -> bool:
-        return sum(tensor.bits_at(price) for tensor in self._tensors) <= self._most
+        return self._bits_at(price) <= float(self.allowed)
+
+    def _bits_at(self, price: float) -> float:
+        return sum(tensor.bits_at(price) for tensor in self._tensors)
 
 
 def borders(sorted_k: Tensor, counts_k: Tensor, price: Tensor | float) -> Tensor:

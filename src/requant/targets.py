@@ -22,8 +22,8 @@ ROUNDS, RECONSTRUCTIONS = 16, 6
 FAR, LEAST_SHARE = 16.0, 0.05  # of steps between which a size is looked for
 FIRST_BITS, MOST_BITS, LEAST_BITS = 3.0, 7.0, 0.5  # a weight, where a drop is aimed at
 CLOSE_BITS = 0.1
-TRAINED = 0.985
-"""Of the size, where training that holds bits follows: the file's coder knows channels too, which it makes alike."""
+TRAINED = 0.995
+"""Of the size, where training that holds bits follows: what is not on grids may compress worse after it."""
 
 
 def fit_size(

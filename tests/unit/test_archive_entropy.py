@@ -1,5 +1,6 @@
 """Storage `entropy`: exact round trips by every model, sizes near the entropy or below, the same on every machine."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from torch import nn
 
-from requant.archive import read, save
-from requant.archive.fitting import best_model
+from requant.archive import ans, read, save
+from requant.archive.entropy import _parts
+from requant.archive.fitting import best_model, coded_bits
 from requant.archive.levels import AXES, Levels, Model, axes_of, contexts, from_bytes
 from requant.archive.probabilities import SMOOTH, TABLE, TERMS, UNIFORM, exp2, quantized_shares
 from requant.clustering import cluster
@@ -220,3 +222,17 @@ def test_300_tensors_cost_at_most_2_kib_beside_their_content(tmp_path: Path) -> 
     provenance = {"hash": "69865ee9756403f3", "teacher": "93" * 32, "methods": "kmeans"}
     report = save(tmp_path / "a.h5", model, books, storage="entropy", architecture={"name": "x"}, provenance=provenance)
     assert report.parts["overhead"] <= 2048
+
+
+@given(st.integers(0, 10_000))
+def test_coded_bits_are_what_a_file_takes(seed: int) -> None:
+    """Of indices that differ by channel, to what the coder and whole bytes add."""
+    random = np.random.default_rng(seed)
+    k, shape = int(random.integers(2, 20)), (int(random.integers(1, 40)), int(random.integers(1, 40)), 3, 3)
+    spread = random.uniform(0.05, 1.5, (shape[0], 1, 1, 1)) * random.uniform(0.5, 1.0, (1, shape[1], 1, 1))
+    steps = np.clip(np.rint(random.normal(size=shape) * spread), -(k // 2), k - 1 - k // 2) + k // 2
+    book = Codebook(np.arange(k, dtype=np.float32) - k // 2, steps.astype(np.uint8))
+    model, levels = best_model(book)
+    coded = ans.encode(list(_parts(book, model, levels)), bytes(2 * ans.lanes_for(book.indices.size)))
+    taken = 8 * len(ans.states_to_bytes(coded.states)) - 16 * coded.states.size + 16 * coded.words.size
+    assert abs(taken + 8 * len(zlib.compress(model.to_bytes())) - coded_bits(book)) <= 0.01 * coded_bits(book) + 64

@@ -52,7 +52,7 @@ def test_training_brings_it_nearer_within_the_size(tmp_path: Path) -> None:
     recipe = Recipe(epochs=20, batch_size=32, optimizer="adam", learning_rate=1e-3)
     found = compress_to(teacher, MANY, size=4500, recipe=recipe, movement=Movement(0.001, 0.003), **settings)
     size, student = stored(tmp_path / "a", found)
-    assert 4500 * 0.975 <= size <= 4500
+    assert 4500 * 0.98 <= size <= 4500
     assert divergence(student, teacher, MANY) < divergence(before.model, teacher, MANY)
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requant.price import HALVINGS, MOST, Price, borders, each, taken
+from requant.price import EVERY, HALVINGS, MOST, Price, borders, each, taken
 
 centroids = st.lists(st.integers(-40, 40), min_size=2, max_size=6, unique=True).map(
     lambda values: torch.tensor(sorted(values), dtype=torch.float64)
@@ -46,10 +46,13 @@ class Falling:
     """A tensor whose bits fall by as much as the price rises."""
 
     def __init__(self, bits: float, slope: float) -> None:
-        self.bits, self.slope, self.charged = bits, slope, -1.0
+        self.bits, self.slope, self.charged, self.coded = bits, slope, -1.0, bits
 
     def bits_at(self, price: float) -> float:
         return self.bits - self.slope * price
+
+    def coded_bits(self) -> float:
+        return self.coded
 
     def charge(self, price: float) -> None:
         self.charged = price
@@ -61,9 +64,24 @@ def test_the_price_is_the_lowest_at_which_bits_do_not_grow(first: float, second:
     assert [price.enter(tensor) for tensor in tensors] == [True, False]
     for tensor, growth in zip(tensors, (first, second), strict=True):
         tensor.bits += growth
-    price.settle()
+    price.settle(0.0)
     assert tensors[0].charged == tensors[1].charged
     assert tensors[0].charged == pytest.approx(min((first + second) / 12, MOST), abs=MOST / 2**HALVINGS)
+
+
+def test_what_the_file_takes_more_for_the_same_shares_is_taken_off() -> None:
+    price, tensor = Price(), Falling(10, 10)
+    price.enter(tensor)
+    for _ in range(EVERY):
+        price.settle(0.0)
+    assert (float(price.allowed), tensor.charged) == (10, 0)
+    tensor.coded = 12.5  # its channels have become alike
+    price.settle(0.0)
+    assert float(price.allowed) == 8
+    assert tensor.charged == pytest.approx(0.2, abs=1e-3)
+    again = Price()
+    again.load_state_dict(price.state_dict())
+    assert (int(again.steps), float(again.allowed)) == (EVERY + 1, 8)
 
 
 def test_what_one_tensor_saves_another_may_take() -> None:
@@ -71,7 +89,7 @@ def test_what_one_tensor_saves_another_may_take() -> None:
     for tensor in tensors:
         price.enter(tensor)
     tensors[0].bits, tensors[1].bits = 6, 14
-    price.settle()
+    price.settle(0.0)
     assert tensors[1].charged == 0
 
 
@@ -80,8 +98,8 @@ def test_bits_that_no_price_holds_are_said_once() -> None:
     price.enter(tensor)
     tensor.bits = 12
     with pytest.warns(UserWarning, match="more bits than before training"):
-        price.settle()
+        price.settle(0.0)
     assert tensor.charged == MOST
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        price.settle()
+        price.settle(0.0)

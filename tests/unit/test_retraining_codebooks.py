@@ -14,13 +14,13 @@ import torch
 from test_retraining import EXAMPLE, images, network
 from torch import nn
 
-from requant import archive
+from requant import archive, price
+from requant.archive.fitting import coded_bits
 from requant.codebook import Codebook
 from requant.codebook_forms import GroupedCodebook, VectorCodebook
 from requant.compression import Compressed, check_placed, compress, place
 from requant.errors import ConfigError, UserError
 from requant.evaluation import outputs
-from requant.price import taken
 from requant.recipe import Recipe
 from requant.retraining import Movement, retrain, retrain_codebooks
 from requant.retraining.codebooks import spacing
@@ -136,11 +136,15 @@ def coarse(teacher: nn.Module) -> dict[str, Codebook]:
 
 
 def bits_of(books: Mapping[str, Any]) -> float:
-    return sum(float(taken(torch.from_numpy(book.counts))) for book in books.values())
+    return sum(map(coded_bits, books.values()))
 
 
 @pytest.mark.parametrize("hold", [True, False])
-def test_indices_take_no_more_bits_than_before_where_they_are_held_to_that(hold: bool) -> None:
+def test_indices_take_no_more_bits_than_before_where_they_are_held_to_that(
+    hold: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a file, whose coder knows channels."""
+    monkeypatch.setattr(price, "EVERY", 3)
     teacher = network()
     student, books = copy.deepcopy(teacher), coarse(teacher)
     place(student, books)
@@ -197,8 +201,11 @@ class Breaks:
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path: Path, held: bool) -> None:
+def test_a_training_cut_short_goes_on_to_the_same_bits(
+    tmp_path: Path, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The price of a bit too, which coarse grids have and others have not."""
+    monkeypatch.setattr(price, "EVERY", 2)
     teacher = network(1)
 
     def train(source: Any, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -32,6 +32,16 @@ NO_LEVELS = np.empty(0, np.uint8)
 
 def best_model(codebook: Codebook) -> tuple[Model, Levels]:
     """The cheapest of uniform, smooth and table bases, with levels on those axes where they pay."""
+    _, model, levels = _best(codebook)
+    return model, levels
+
+
+def coded_bits(codebook: Codebook) -> float:
+    """What storage `entropy` takes for the indices: them, their levels and their model, less what a coder adds."""
+    return 0.0 if codebook.k == 1 else _best(codebook)[0]
+
+
+def _best(codebook: Codebook) -> tuple[float, Model, Levels]:
     counts_K, centroids = codebook.counts, codebook.centroids
     plain = [_base(kind, centroids, counts_K) for kind in (UNIFORM, SMOOTH, TABLE)]
     bits, best = min((_bits(model, centroids, counts_K), number) for number, model in enumerate(plain))
@@ -39,14 +49,14 @@ def best_model(codebook: Codebook) -> tuple[Model, Levels]:
     without: Levels = tuple(np.zeros(size, np.uint8) for size in sizes)
     fits = _fits(codebook, plain)
     if not fits:
-        return plain[best], without
+        return bits, plain[best], without
     every = max(_subsets(sizes), key=len)  # a base that is the best by itself need not be the best with levels
     of_base = min(fits, key=lambda of_base: of_base[0].finished(of_base[0].levels_on(every)[1])[0])
     _, chosen, fit = min(
         ((*fit.levels_on(axes), fit) for fit in of_base for axes in _subsets(sizes)), key=lambda found: found[0]
     )
     found_bits, model, levels = fit.finished(chosen)
-    return (model, levels) if found_bits < bits else (plain[best], without)
+    return (found_bits, model, levels) if found_bits < bits else (bits, plain[best], without)
 
 
 def _fits(codebook: Codebook, bases: Sequence[Model]) -> list[list["_Fit"]]:

@@ -34,7 +34,7 @@ class Movement:
         latent_rate: of the latent values, which take their nearest centroid; 0: indices stay.
         together: a tensor's centroids keep their proportions, so that a grid stays one.
         hold_bits: indices may take as many bits as at first, all tensors together (`requant.price`): a file of
-            storage="entropy" grows by a percent or so. For grids; with few centroids it loses more than it saves.
+            storage="entropy" does not grow. For grids; with few centroids it loses more than it saves.
 
     """
 

@@ -75,6 +75,8 @@ def compress_to(
     """
     if (size is None) == (drop is None):
         raise UserError("compress_to aims at one of two: give it size=<bytes> or drop=<share of the held-out images>")
+    if drop is not None and held_out is None:
+        raise UserError("drop is counted on images that nothing else looks at: give held_out=<other images>")
     first = next(model.parameters())
     if first.device.type != "cpu":
         raise UserError(f"the network is on {first.device}, and its plan is made on the CPU: give it model.cpu()")
@@ -87,11 +89,11 @@ def compress_to(
     if size is not None:
         before = size if recipe is None else round(TRAINED * size)
         found = fit_size(grids, partial(_bytes, grids, architecture), before, **settings)
-    elif held_out is not None:
-        others = batches_of(checked(held_out, first.dtype), len(held_out), batch_size)
-        found = fit_drop(grids, drop or 0.0, others, lambda made: _in_units(grids, made).model, **settings)
     else:
-        raise UserError("drop is counted on images that nothing else looks at: give held_out=<other images>")
+        assert drop is not None
+        assert held_out is not None
+        others = batches_of(checked(held_out, first.dtype), len(held_out), batch_size)
+        found = fit_drop(grids, drop, others, lambda made: _in_units(grids, made).model, **settings)
     if recipe is not None:
         found = _trained(grids, found, images, recipe, movement, {"seed": seed, **training})
     return _in_units(grids, found)

@@ -103,7 +103,8 @@ def clustered(network: str, clustering: str) -> Clustered:
     model.eval()
     if clustering == "grid":
         names = [name for name, value in model.named_parameters() if value.ndim > 1]
-        books = {name: on_grid(p, 0.7 * float(p.detach().std())) for name, p in model.named_parameters() if name in names}
+        weights = {name: p.detach() for name, p in model.named_parameters() if name in names}
+        books = {name: on_grid(weight, 0.7 * float(weight.std())) for name, weight in weights.items()}
         found = build(job.architecture)
         found.load_state_dict(model.state_dict())
         place(found, books)

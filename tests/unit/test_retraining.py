@@ -319,20 +319,6 @@ def test_the_student_comes_back_in_eval_mode(how: str) -> None:
     assert not any(module.training for module in student.modules())
 
 
-def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
-    for content in (b"half a checkpoint", b"", b"PK\x03\x04 and no more"):
-        (tmp_path / "last.ckpt").write_bytes(content)
-        with pytest.raises(UserError, match=r"last\.ckpt cannot be read .* start this training over"):
-            retrain(network(), network(1), images(), recipe=STILL, folder=tmp_path)
-
-
-def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path: Path) -> None:
-    retrain(network(), network(1), images(), recipe=STILL, folder=tmp_path)
-    other = nn.Sequential(*network(), nn.Linear(5, 5))
-    with pytest.raises(UserError, match=r"last\.ckpt holds another network .*force=true"):
-        retrain(other, network(1), images(), recipe=STILL, folder=tmp_path)
-
-
 def test_a_loss_that_rises_is_said() -> None:
     far = Recipe(epochs=3, batch_size=70, learning_rate=1e-6, schedule="constant")
     with warnings.catch_warnings():

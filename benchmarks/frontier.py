@@ -32,11 +32,12 @@ from requant.automatic import compress_to
 from requant.codebook_forms import AnyCodebook
 from requant.compression import compress
 from requant.data import UnlabeledImages
-from requant.evaluation import outputs, score
+from requant.evaluation import outputs
 from requant.figures.style import COLUMN, save, style
 from requant.machine import keep_memory
 from requant.models import Architecture, build, example_input, load_weights, preprocessing
 from requant.recipe import Recipe
+from requant.scoring import score
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 EPOCHS, CROPS = 8, 10_000

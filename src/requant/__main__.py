@@ -125,7 +125,7 @@ _RUN_KEYS = """keys, for --sort and --where (--csv writes all of them):
   accuracy  NETWORK_top1 NETWORK_agreement (0 to 1) NETWORK_correct NETWORK_n
             NETWORK_kl (nats); NETWORK is one of
             teacher quantized retrained conventional
-            (of data=none top1 is the agreement with the teacher)
+            (of data=none top1 is the agreement with the teacher; of model.outputs=values the variance explained)
 
 example:
   python -m requant runs --where 'model=vgg16,centroids>=8' --sort bytes"""

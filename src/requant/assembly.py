@@ -18,6 +18,7 @@ from requant.errors import ConfigError, UserError
 from requant.files import exclusive
 from requant.machine import cores
 from requant.models import Architecture, build, load_weights, preprocessing
+from requant.outputs import Outputs, meaning
 from requant.own_code import is_own, name_by_content, name_in_file
 from requant.plan import Rule
 from requant.progress import console
@@ -132,7 +133,9 @@ def architecture(settings: Config) -> Architecture:
     """The network, without weights."""
     model = settings.model
     mean, std = (None if found is None else tuple(found) for found in (model.mean, model.std))
-    return Architecture(model.name, model.classes, model.channels, model.image_size, model.width, mean, std)
+    return Architecture(
+        model.name, model.classes, model.channels, model.image_size, model.width, mean, std, model.outputs
+    )
 
 
 def architecture_in_file(settings: Config) -> dict[str, Any]:
@@ -147,13 +150,19 @@ def own_network(settings: Config) -> nn.Module | None:
 
 
 def test_images(settings: Config, teacher: nn.Module) -> data.LabelledImages:
-    """What accuracy is measured on; where there are no labels, held-out unlabeled images with the teacher's classes."""
+    """What accuracy is measured on; without labels, held-out unlabeled images with the teacher's outputs as goals."""
     if settings.data.name != data.NO_LABELS:
         return _test_set(settings)
     images = _images_of(_measured_on(settings), settings, "held_out")
-    outputs = predict(teacher.to(device(settings)), images, settings.data.batch_size, settings.data.workers)
+    source, kind = settings.data, outputs(settings)
+    found = predict(teacher.to(device(settings)), images, source.batch_size, source.workers, kind.name)
     teacher.cpu()
-    return data.LabelledPairs(images, outputs.argmax(1))
+    return data.LabelledPairs(images, kind.goal(found))
+
+
+def outputs(settings: Config) -> Outputs:
+    """What the network's outputs are."""
+    return meaning(settings.model.outputs)
 
 
 def _measured_on(settings: Config) -> UnlabeledConfig:

@@ -29,6 +29,7 @@ from requant.compression import Compressed, place
 from requant.errors import UserError
 from requant.layers import TensorInfo, describe
 from requant.limits import MAX_CENTROIDS
+from requant.outputs import SOFTMAX, Outputs
 from requant.plan import Assignment
 from requant.reconstruction.curvature import fisher
 from requant.reconstruction.graph import Layer, layers, trace
@@ -61,6 +62,7 @@ class Grids:
         layers: those to round.
         widths: of each layer's steps, by its weight's name, in proportion.
         tensors: all of the network's.
+        outputs: what its outputs are.
 
     """
 
@@ -68,6 +70,7 @@ class Grids:
     layers: list[Layer]
     widths: dict[str, float]
     tensors: list[TensorInfo]
+    outputs: Outputs = SOFTMAX
 
     @property
     def original_bytes(self) -> int:
@@ -95,7 +98,9 @@ class Grids:
         return [Assignment(t, codebooks[t.name].k, METHOD) for t in self.tensors if t.name in codebooks]
 
 
-def grids(model: nn.Module, example: Tensor, images: Iterable[Tensor], seed: int = 0) -> Grids:
+def grids(
+    model: nn.Module, example: Tensor, images: Iterable[Tensor], seed: int = 0, outputs: Outputs = SOFTMAX
+) -> Grids:
     """Steps by Fisher information, on images without labels.
 
     Args:
@@ -103,6 +108,7 @@ def grids(model: nn.Module, example: Tensor, images: Iterable[Tensor], seed: int
         example: one input (1, C, H, W).
         images: (1, C, H, W) each; a hundred will do.
         seed: of the classes that the Fisher information draws.
+        outputs: what the network's outputs are.
 
     Raises:
         UserError: for a network without weights of layers, for weights or outputs that are not finite, and for images
@@ -118,13 +124,13 @@ def grids(model: nn.Module, example: Tensor, images: Iterable[Tensor], seed: int
     known = _with_others(list(layers(base, graph).values()), tensors)
     if not known:
         raise UserError("plan=auto found no weights of layers: give plan.rules instead")
-    information = fisher(base, images, seed)
+    information = fisher(base, images, seed, outputs)
     curvature = {layer.weight: float(information[layer.weight].mean()) for layer in known}
     if not max(curvature.values()) > 0:
         raise UserError("plan=auto found no weight that changes the outputs: are the images and the weights right?")
     least = max(curvature.values()) * torch.finfo(torch.float32).eps
     widths = {name: max(value, least) ** EXPONENT for name, value in curvature.items()}
-    return Grids(base, known, widths, tensors)
+    return Grids(base, known, widths, tensors, outputs)
 
 
 def _with_others(followed: list[Layer], tensors: Sequence[TensorInfo]) -> list[Layer]:
@@ -150,7 +156,7 @@ def measured(grids: Grids, step: float, batches: Sequence[Tensor]) -> Grids:
         raise UserError("plan=auto needs two unlabeled images at least, better a hundred: set plan.images")
     rounded = grids.at(step)
     books = scalars(rounded.codebooks, "plan=auto")
-    found = divergences(grids.base, books, batches, held_out=max(1, len(batches) // 4))
+    found = divergences(grids.base, books, batches, held_out=max(1, len(batches) // 4), outputs=grids.outputs)
     if not found:
         return grids
     ratios = {}
@@ -163,7 +169,13 @@ def measured(grids: Grids, step: float, batches: Sequence[Tensor]) -> Grids:
 
 
 def grids_for(
-    model: nn.Module, example: Tensor, images: Any, count: int, target: Callable[[Grids], int], seed: int = 0
+    model: nn.Module,
+    example: Tensor,
+    images: Any,
+    count: int,
+    target: Callable[[Grids], int],
+    seed: int = 0,
+    outputs: Outputs = SOFTMAX,
 ) -> Grids:
     """Both steps in one: by Fisher information, then as measured at about the size that `target` asks for.
 
@@ -174,10 +186,11 @@ def grids_for(
         count: how many of them to look at, two at least.
         target: the bytes that the file shall have.
         seed: of what is drawn.
+        outputs: what the network's outputs are.
 
     """
     count = min(count, len(images))
-    first = grids(model, example, batches_of(images, count, 1), seed)
+    first = grids(model, example, batches_of(images, count, 1), seed, outputs)
     return measured(first, step_of(first, target(first)), batches_of(images, count, min(BATCH, max(1, count // 4))))
 
 

@@ -19,6 +19,7 @@ from requant import archive
 from requant.auto import Grids, grids_for, in_units
 from requant.compression import Compressed
 from requant.errors import UserError
+from requant.outputs import meaning
 from requant.recipe import Recipe
 from requant.reconstruction import batches_of
 from requant.retraining import Movement, retrain_codebooks
@@ -43,6 +44,7 @@ def compress_to(
     trellis: bool = True,
     recipe: Recipe | None = None,
     movement: Movement | None = None,
+    outputs: str = "softmax",
     architecture: Mapping[str, Any] | None = None,
     seed: int = 0,
     **training: Any,
@@ -56,7 +58,8 @@ def compress_to(
         images: unlabeled, normalised as the model wants them: a float tensor (N, C, H, W), or as
             `requant.data.unlabeled` gives them.
         size: bytes that the file may have; by 1 % fewer at most (2 % where it is trained).
-        drop: in its place: the share of the images held out, 0 to 1, that may get another class than before.
+        drop: in its place: the share of the images held out, 0 to 1, that may get another class than before; where
+            outputs are no classes, what `requant.outputs.Outputs.lost` says.
         held_out: with `drop`: other images than `images`, a few hundred.
         reconstruct_on: how many of the images reconstruction looks at; 0: weights are rounded to the nearest.
         batch_size: of reconstruction, and of the images held out.
@@ -65,6 +68,8 @@ def compress_to(
             trained, as training moves indices.
         recipe: of training on all images after that (adam or adamw), worth most at few bits; None: no training.
         movement: how fast codebooks move in it; their bits are held whatever it says.
+        outputs: what the network's outputs are: softmax (scores of classes), sigmoid (of things that are there or not)
+            or values (`requant.outputs`); each position of an image may have its own.
         architecture: what `save` will be given, which takes bytes of the file.
         seed: of what is drawn.
         training: goes to `requant.retrain`: test, trainer, folder, label.
@@ -82,7 +87,13 @@ def compress_to(
         raise UserError(f"the network is on {first.device}, and its plan is made on the CPU: give it model.cpu()")
     images = checked(images, first.dtype)
     grids = grids_for(
-        model, images.__getitems__([0]), images, PLANNED, lambda found: size or found.original_bytes // 10, seed
+        model,
+        images.__getitems__([0]),
+        images,
+        PLANNED,
+        lambda found: size or found.original_bytes // 10,
+        seed,
+        meaning(outputs),
     )
     batches = batches_of(images, reconstruct_on, batch_size)
     settings: dict[str, Any] = {"batches": batches, "damping": damping, "trellis": trellis and recipe is None}
@@ -115,6 +126,7 @@ def _trained(
         codebooks=found.codebooks,
         movement=replace(movement or Movement(), together=True, hold_bits=True),
         recipe=recipe,
+        outputs=grids.outputs.name,
         **{"label": "train codebooks", **training},
     )
     return replace(found, model=student, codebooks=codebooks)

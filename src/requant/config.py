@@ -11,6 +11,8 @@ from requant.kinds import KINDS
 from requant.limits import MAX_CENTROIDS
 from requant.recipe import Recipe, choice, fraction, positive
 
+OUTPUTS = ("softmax", "sigmoid", "values")
+
 
 def _aside(default: Any) -> Any:
     """Mark a setting that cannot change a run's result: it stays out of the settings hash."""
@@ -35,6 +37,9 @@ class ModelConfig:
     """Of its training images' channels, from 0 to 1; null: the published weights' (CIFAR forms: CIFAR-10's)."""
     std: list[float] | None = None
     """The standard deviations that go with it."""
+    outputs: str = "softmax"
+    """What its outputs are: softmax (scores of classes, of which one is right), sigmoid (of things that are there or
+    not) or values (embeddings, depths, pixels); of an image, or of each position of one."""
     weights: str = "none"
     """imagenet, trained (by `teacher`'s recipe on `data`, on first use), none (random), or a file."""
     quantize: str = ""
@@ -44,6 +49,7 @@ class ModelConfig:
         positive(**{"model.classes": self.classes, "model.image_size": self.image_size, "model.width": self.width})
         if self.channels not in (1, 3):
             raise ConfigError(f"model.channels={self.channels}: choose 1 (grey) or 3 (RGB)")
+        choice("model.outputs", self.outputs, OUTPUTS)
 
 
 @dataclass
@@ -89,7 +95,8 @@ class RetrainConfig(Recipe):
     trainable: str = "all"
     """all (everything not quantized) or last_layer (of that, what belongs to the last layer)."""
     loss: str = "kl"
-    """Between output vectors: kl, mse (on probabilities), ce (against the teacher's probabilities)."""
+    """Between output vectors: kl, mse (on probabilities), ce (against the teacher's probabilities). Where model.outputs
+    is not softmax: kl, which then is that of each yes and no, or of values the squared error."""
     temperature: float = 1.0
     statistics: str = "keep"
     """Batch norm's running mean and variance: keep (and normalise with them), or update (and normalise with the
@@ -371,6 +378,7 @@ class Config:
             method = self.baseline.method
             raise ConfigError(f"baseline.method={method}: it is conventional or none; set retrain={method}")
         self.baseline.check("baseline.")
+        self._check_outputs()
         if self.task != "compress" and self.trainer.devices * self.trainer.num_nodes > 1:
             raise ConfigError(f"task={self.task} works in one process: set trainer.devices=1 and trainer.num_nodes=1")
         if not isinstance(self.centroids, int) or not 1 <= self.centroids <= MAX_CENTROIDS:
@@ -388,6 +396,19 @@ class Config:
             raise ConfigError(f"task=teacher trains weights, but model.weights={self.model.weights}: set it to trained")
         if self.teacher.keep is not None and not self.teacher.keep.endswith(".safetensors"):
             raise ConfigError(f"teacher.keep={self.teacher.keep}: must end in .safetensors")
+
+    def _check_outputs(self) -> None:
+        if self.model.outputs == "softmax":
+            return
+        if self.data.name != "none":
+            raise ConfigError(
+                f"model.outputs={self.model.outputs}: data={self.data.name} has labels of classes, which say nothing "
+                "about such outputs; set data=none, which measures on unlabeled images how near they stay"
+            )
+        usual = {"loss": "kl", "temperature": 1.0}
+        for key, value in usual.items():
+            if (found := getattr(self.retrain, key)) != value and (key == "loss" or self.model.outputs == "values"):
+                raise ConfigError(f"retrain.{key}={found} is for model.outputs=softmax, not {self.model.outputs}")
 
     def _check_auto(self) -> None:
         if self.target.size_mb is None and self.target.reduction is None and self.target.max_drop is None:

@@ -6,6 +6,8 @@ loads the file.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from requant.codebook_trellis import TrellisCodebook
 from requant.errors import UserError
 from requant.files import replacing
 from requant.models import Architecture, example_input, preprocessing, save_weights
+from requant.outputs import VALUES, main
 
 OPSET = 18  # BitwiseAnd came with it; onnxruntime reads it since 1.14 (2023)
 
@@ -45,6 +48,8 @@ def export_onnx(
     archive: Path, path: Path, *, dense: bool = False, opset: int = OPSET, model: nn.Module | None = None
 ) -> Exported:
     """Write an archive's network as ONNX: `images` (N, C, H, W), normalised, in; `logits` (N, classes) out; N is free.
+
+    Outputs that are values go by that name; where each position of an image has its own they are (N, classes, ...).
 
     Args:
         archive: a file that `requant.save` wrote with the network's architecture.
@@ -95,23 +100,35 @@ def _graph(model: nn.Module, architecture: Architecture, opset: int) -> Any:
     """The network as an ONNX ModelProto whose initializers bear the state dict's names."""
     model = model.to(memory_format=torch.contiguous_format)
     example = example_input(architecture).expand(2, -1, -1, -1)
-    program = torch.onnx.export(
-        model,
-        (example,),
-        dynamo=True,
-        verbose=False,
-        opset_version=opset,
-        optimize=False,  # it would fold batch norms into clustered weights, which then are clustered no longer
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
-    )
+    with _one_output(model):
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+            optimize=False,  # it would fold batch norms into clustered weights, which then are clustered no longer
+            input_names=["images"],
+            output_names=[VALUES.name if architecture.outputs == VALUES.name else "logits"],
+            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+        )
     assert program is not None
     graph = program.model_proto
     for part in (*graph.graph.node, *graph.graph.initializer, *graph.graph.input, *graph.graph.output):
         del part.metadata_props[:]  # stack traces of the source: more bytes than the weights of a small network
     del graph.graph.value_info[:], graph.graph.metadata_props[:]
     return graph
+
+
+@contextmanager
+def _one_output(model: nn.Module) -> Iterator[None]:
+    """Of a network that gives its outputs by name, those that count alone. A module around it would rename weights."""
+    forward = model.forward
+    model.forward = lambda images: main(forward(images))
+    try:
+        yield
+    finally:
+        del model.forward
 
 
 def _store_as_codebook(onnx: Any, graph: Any, name: str, codebook: Codebook) -> None:

@@ -34,18 +34,22 @@ def result_table(result: Mapping[str, Any]) -> Table:
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    headings = ("same class", "agrees", "KL") if _unlabeled(result) else ("top-1", "correct", "agrees", "KL", "worst")
-    for heading in ("", "bytes", "size", *headings):
+    columns = COLUMNS[measure(config)]
+    for heading in ("", "bytes", "size", *columns.values()):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for name in STUDENTS:
         if name in result["accuracy"]:
             figures = _figures(result["accuracy"][name])
-            table.add_row(name, *_sizes(result, name), *(figures[1:4] if _unlabeled(result) else figures))
+            table.add_row(name, *_sizes(result, name), *(figures[column] for column in columns))
     return table
 
 
-def _unlabeled(result: Mapping[str, Any]) -> bool:
-    return measure(result["config"]) == "agreement"
+COLUMNS = {
+    "top-1": {"top1": "top-1", "correct": "correct", "agreement": "agrees", "kl": "KL", "worst": "worst"},
+    "agreement": {"correct": "same class", "agreement": "agrees", "kl": "KL"},
+    "variance explained": {"top1": "explained"},
+}
+"""By what a run measured, the figures that are shown, and their headings."""
 
 
 def _sizes(result: Mapping[str, Any], name: str) -> tuple[str, str]:
@@ -55,29 +59,44 @@ def _sizes(result: Mapping[str, Any], name: str) -> tuple[str, str]:
     return f"{count:,}", _percent(count / result["size"]["original_bytes"])
 
 
-def _figures(accuracy: Mapping[str, Any]) -> tuple[str, ...]:
-    worst = accuracy["worst_class"]
-    return (
-        _percent(accuracy["top1"]),
-        f"{accuracy['correct']:,}",
-        _percent(accuracy["agreement"]),
-        "" if accuracy["kl"] is None else f"{accuracy['kl']:.4f}",
-        _percent(worst["top1"]),
-    )
+def _figures(accuracy: Mapping[str, Any]) -> dict[str, str]:
+    worst, correct = accuracy["worst_class"], accuracy["correct"]
+    return {
+        "top1": _percent(accuracy["top1"]),
+        "correct": "" if correct is None else f"{correct:,}",
+        "agreement": _percent(accuracy["agreement"]),
+        "kl": "" if accuracy["kl"] is None else f"{accuracy['kl']:.4f}",
+        "worst": "" if worst is None else _percent(worst["top1"]),
+    }
 
 
 def _caption(result: Mapping[str, Any]) -> str:
-    n = f"n = {result['accuracy']['teacher']['n']:,}"
-    lines = [f"{n} images; in %: top-1, that of the worst class"]
-    if _unlabeled(result):
-        lines = [f"{n} images without labels, held out; in %: agreement with the teacher"]
+    shown, distance = CAPTIONS[measure(result["config"])]
+    lines = [f"n = {_counted(result)} {shown}"]
     if "size" in result:
-        lines[0] += ", size against float32,"
-        lines.append("" if _unlabeled(result) else "agreement with the teacher; ")
-        lines[-1] += "KL from the teacher in nats"
+        lines[0] += ", size against float32" + ("," if distance else "")
+        lines += [distance] if distance else []
         lines.append(f"size reduced by {_percent(result['size']['size_reduction'])} %")
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
     return "\n".join([*lines, seconds])
+
+
+CAPTIONS = {
+    "top-1": (
+        "images; in %: top-1, that of the worst class",
+        "agreement with the teacher; KL from the teacher in nats",
+    ),
+    "agreement": ("images without labels, held out; in %: agreement with the teacher", "KL from the teacher in nats"),
+    "variance explained": ("images without labels, held out; in %: variance of the teacher's outputs explained", ""),
+}
+"""By what a run measured, what the columns hold that are in % and that are not."""
+
+
+def _counted(result: Mapping[str, Any]) -> str:
+    """How many images, and where each has more than one output that counts, of how many of these."""
+    n = result["accuracy"]["teacher"]["n"]
+    images = result.get("images", {}).get("test", {}).get("n", n)
+    return f"{n:,}" if images == n else f"{n:,} outputs of {images:,}"
 
 
 def _percent(fraction: float | None) -> str:

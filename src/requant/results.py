@@ -16,8 +16,8 @@ from requant.layout import RESULT
 if TYPE_CHECKING:
     from requant.archive import ArchiveReport
     from requant.compression import Compressed
-    from requant.evaluation import Accuracy
     from requant.retraining import History
+    from requant.scoring import Accuracy
 
 STUDENTS = ("teacher", "quantized", "retrained", "conventional")
 STAGES = {"retrained": "retrain", "conventional": "baseline"}
@@ -76,7 +76,12 @@ def described(config: Mapping[str, Any]) -> str:
 
 
 def measure(config: Mapping[str, Any]) -> str:
-    """What `top1` of such a run is: of data=none, whose labels are the teacher's classes, the agreement with it."""
+    """What `top1` of such a run is: of data=none, whose labels are the teacher's classes, the agreement with it.
+
+    Of outputs that are values: the share of the variance of the teacher's that the student's explain.
+    """
+    if config["model"].get("outputs") == "values":  # results of before do not say
+        return "variance explained"
     return "agreement" if config["data"]["name"] == "none" else "top-1"
 
 

@@ -27,8 +27,8 @@ _UNUSED = {
 """By task, settings that cannot change its result."""
 
 
-_LATER = ("mean", "std")
-"""Settings of the model that earlier versions did not have: where they are not used, hashes are as they were."""
+_LATER = {"mean": None, "std": None, "outputs": "softmax"}
+"""Settings of the model that earlier versions did not have: where they are as those had it, hashes are as they were."""
 
 
 def settings_hash(settings: Config) -> str:
@@ -121,7 +121,7 @@ def _identity(settings: Config) -> dict[str, Any]:
         weights = _bytes(weights)
     model = replace(settings.model, weights=weights, name=name_by_content(settings.model.name))
     found = result_settings(replace(settings, data=data, unlabeled=unlabeled, model=model))
-    found["model"] = {key: value for key, value in found["model"].items() if key not in _LATER or value is not None}
+    found["model"] = {key: value for key, value in found["model"].items() if _LATER.get(key, ...) != value}
     return found
 
 

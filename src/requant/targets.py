@@ -15,10 +15,9 @@ from requant.errors import UserError
 from requant.modes import evaluating
 from requant.progress import console
 from requant.reconstruction import best_damping, reconstruct
-from requant.scores import scores
 
 TOLERANCE, RECONSTRUCTED = 2e-3, 1e-2  # of the size wanted
-ROUNDS, RECONSTRUCTIONS = 16, 6
+ROUNDS, RECONSTRUCTIONS = 16, 10
 FAR, LEAST_SHARE = 16.0, 0.05  # of steps between which a size is looked for
 FIRST_BITS, MOST_BITS, LEAST_BITS = 3.0, 7.0, 0.5  # a weight, where a drop is aimed at
 CLOSE_BITS = 0.1
@@ -107,7 +106,7 @@ class _Reconstruction:
         if not self.batches:
             return plain
         if self.damping is None:
-            self.damping = best_damping(self.grids.base, plain.codebooks, self.batches)
+            self.damping = best_damping(self.grids.base, plain.codebooks, self.batches, self.grids.outputs)
         trellis = self.grids.for_trellis(plain.codebooks) if self.trellis else ()
         model, codebooks = reconstruct(self.grids.base, plain.codebooks, self.batches, self.damping, trellis)
         return replace(plain, model=model, codebooks=codebooks)
@@ -123,28 +122,30 @@ def fit_drop(
     trellis: bool = False,
     finest: bool = False,
 ) -> Compressed:
-    """The smallest network found whose top-1 differs from the original's on at most `most` of the held-out images.
+    """The smallest network found whose outputs are not the original's by `most` at most, on the held-out images.
 
-    Where accuracy falls, the class named has changed; without labels that is what can be counted, and the accuracy of a
-    network that is right more often than not falls by less. The bits a weight are narrowed down to a tenth.
+    Of classes and yes or no that is the share that is decided otherwise: where accuracy falls, what is named has
+    changed; without labels that is what can be counted, and the accuracy of a network that is right more often than not
+    falls by less. Of values it is the share of their variance that is lost. The bits a weight are narrowed down to a
+    tenth.
 
     Args:
         grids: of the network.
-        most: the share of the images, 0 to 1.
+        most: the share, 0 to 1.
         held_out: batches (N, C, H, W) without labels, which nothing else looked at.
         stored: what will come back from the file of what is made: that is what is measured.
         batches: images without labels; where there are any the network is reconstructed on them.
         damping: as for `fit_size`.
         trellis: as for `fit_size`.
-        finest: where even the finest grids differ more often, take those: what is done next may mend it.
+        finest: where even the finest grids differ by more, take those: what is done next may mend it.
 
     Raises:
-        UserError: for no held-out images, and where the finest grids differ more often, but for `finest`.
+        UserError: for no held-out images, and where the finest grids differ by more, but for `finest`.
 
     """
     if not held_out:
         raise UserError("target.max_drop needs unlabeled images that the reconstruction leaves over: supply more")
-    wanted = _top1(grids.base, held_out)
+    kind, wanted = grids.outputs, _outputs(grids, grids.base, held_out)
     values = sum(grids.base.get_parameter(layer.weight).numel() for layer in grids.layers)
     low, bits, high = LEAST_BITS, FIRST_BITS, MOST_BITS
     reconstructed = _Reconstruction(grids, batches, damping, trellis)
@@ -153,8 +154,9 @@ def fit_drop(
     while found is None or high - low > CLOSE_BITS:
         plain = grids.at(step_of(grids, bits * values / 8))
         tried = reconstructed(plain)
-        dropped = float((_top1(stored(tried), held_out) != wanted).float().mean())
-        console.print(f"  {bits:.2f} bits a weight: another class on {dropped:.2%} of {len(wanted)} held-out images")
+        dropped = kind.lost(_outputs(grids, stored(tried), held_out), wanted)
+        said = f"{dropped:.2%} {kind.losing} ({len(wanted)} held-out images)"
+        console.print(f"  {bits:.2f} bits a weight: {said}", highlight=False)
         if dropped <= most:
             found, high = tried, bits
         else:
@@ -166,12 +168,12 @@ def fit_drop(
         return tried
     if found is None:
         raise UserError(
-            f"target.max_drop={most}: at {MOST_BITS} bits a weight {dropped:.2%} of {len(wanted)} held-out images "
-            "still get another class; set a greater one, or unlabeled images that are more like the original's"
+            f"target.max_drop={most}: at {MOST_BITS} bits a weight still {said}; set a greater one, or unlabeled "
+            "images that are more like the original's"
         )
     return found
 
 
-def _top1(model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
+def _outputs(grids: Grids, model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
     with evaluating(model), torch.inference_mode():
-        return torch.cat([scores(model, batch).argmax(1) for batch in batches])
+        return torch.cat([grids.outputs.of(model, batch) for batch in batches])

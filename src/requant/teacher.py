@@ -12,13 +12,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from requant.data import LabelledImages
-from requant.evaluation import Accuracy, evaluate
+from requant.evaluation import evaluate
 from requant.files import write_json
 from requant.models import Architecture, build, load_weights, save_weights
 from requant.models.batch_norm import add_batch_norms, fold_batch_norms
 from requant.recipe import Recipe
 from requant.retraining import retrain_with_labels
 from requant.retraining.checkpoint import LAST
+from requant.scoring import Accuracy
 
 HALF_PRECISION_COSTS = 0.0005  # top-1 that storing in half precision may change
 

@@ -86,7 +86,7 @@ def test_changes_of_steps_go_half_of_the_way_and_no_further_than_a_factor_of_two
     ratios = dict(zip(sizes, (1.0, 1.0, 1.0, 3.0), strict=True))  # of n / c to the median's, to the power of a half
     if_alone = {name: sizes[name] / ratio**2 for name, ratio in ratios.items()}
 
-    def watched(*_: object, held_out: int) -> dict[str, float]:
+    def watched(*_: object, held_out: int, **__: object) -> dict[str, float]:
         counts.append(held_out)
         return if_alone
 

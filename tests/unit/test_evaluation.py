@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from requant.errors import DataError, UserError
-from requant.evaluation import evaluate, score
+from requant.evaluation import evaluate
+from requant.scoring import score
 
 LOGITS = torch.tensor([[3.0, 1.0, 0.0], [0.0, 1.0, 3.0], [0.0, 2.0, 1.0], [5.0, 0.0, 0.0]])
 
@@ -97,7 +98,9 @@ def test_a_class_may_be_ruled_out() -> None:
     assert found > 0
 
 
-@pytest.mark.parametrize("outputs", [{"logits": torch.zeros(2, 3)}, torch.zeros(2, 3, 4)])
+@pytest.mark.parametrize(
+    "outputs", [{"scores": torch.zeros(2, 3)}, torch.zeros(2), torch.zeros(3, 3), [torch.zeros(2, 3)]]
+)
 def test_outputs_of_another_form_are_an_error(outputs: object) -> None:
     class Other(nn.Module):
         def __init__(self) -> None:

@@ -237,7 +237,7 @@ def test_small_network_reads_mnist_after_five_epochs() -> None:
         (Architecture("vgg16_cifar", image_size=40), "no multiple of 32"),
         (Architecture("vgg_small", image_size=12), "below 16"),
         (Architecture("torchvision:resnet81"), "did you mean 'resnet18'"),
-        (Architecture("torchvision:fcn_resnet50"), "no classifier 'fcn_resnet50'"),
+        (Architecture("torchvision:fcos_resnet50_fpn"), "no classifier 'fcos_resnet50_fpn'"),
         (Architecture("torchvision:vit_b_16", image_size=64), "does not take images of 3 x 64 x 64"),
         (Architecture("timm:resnet81"), "did you mean 'resnet"),
         (Architecture("timm:resnet18.nothing"), "no weights 'resnet18.nothing'; (did you mean|there are)"),

@@ -192,7 +192,7 @@ def test_element_types_are_kept(dtype: torch.dtype, tmp_path: Path) -> None:
 
 def test_a_student_without_numbers_is_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     found = iter([0.5, float("nan"), 0.3, 0.4])
-    monkeypatch.setattr(layerwise, "divergence", lambda *_: next(found))
+    monkeypatch.setattr(layerwise, "mean_divergence", lambda *_: next(found))
     batches = [images(8, seed=s) for s in range(4)]
     books = {"fc.weight": cluster(small().fc.weight.detach().numpy(), 4, "kmeans")}
     assert best_damping(small(), books, batches) == layerwise.DAMPINGS[1]
@@ -200,24 +200,37 @@ def test_a_student_without_numbers_is_never_the_best(monkeypatch: pytest.MonkeyP
 
 def test_nearer_clusters_are_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = iter([0.1, 0.5, 0.3, 0.4])
-    monkeypatch.setattr(layerwise, "divergence", lambda *_: next(found))
+    monkeypatch.setattr(layerwise, "mean_divergence", lambda *_: next(found))
     books = {"fc.weight": cluster(small().fc.weight.detach().numpy(), 4, "kmeans")}
     best_damping(small(), books, [images(8, seed=s) for s in range(4)])
     assert "The clusters as they are were nearer" in capsys.readouterr().out
 
 
-def test_outputs_of_another_form_are_refused_by_name() -> None:
-    class Named(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = small()
+class Named(nn.Module):
+    """Outputs by name."""
 
-        def forward(self, batch: Tensor) -> dict[str, Tensor]:
-            return {"logits": self.inner(batch)}
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.inner, self.key = small(), key
 
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        found = self.inner(batch)
+        return {"other": found.sum(), self.key: found}
+
+
+def test_outputs_by_a_name_that_nobody_knows_are_refused() -> None:
     books = {"inner.fc.weight": cluster(small().fc.weight.detach().numpy(), 4, "kmeans")}
     with pytest.raises(UserError, match=r"Named gives a dict for 8 images, .* wrap it"):
-        reconstruct(Named(), books, [images(8), images(8)])
+        reconstruct(Named("scores"), books, [images(8), images(8)])
+
+
+@pytest.mark.parametrize("key", ["out", "logits"])
+def test_outputs_by_name_are_those_that_count(key: str) -> None:
+    book = cluster(small().fc.weight.detach().numpy(), 4, "kmeans")
+    batches = [images(8, seed=s) for s in range(4)]
+    found, _ = reconstruct(Named(key), {"inner.fc.weight": book}, batches)
+    wanted, _ = reconstruct(small(), {"fc.weight": book}, batches)
+    assert torch.equal(found(batches[0])[key], wanted(batches[0]))
 
 
 def codebooks_of(model: nn.Module, k: int) -> dict[str, Codebook]:

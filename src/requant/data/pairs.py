@@ -9,7 +9,7 @@ from requant.data.protocols import UnlabeledImages
 
 
 class LabelledPairs:
-    """Images with the class index of each, int64 (N,)."""
+    """Images with the class index of each, int64 (N,), or with what else is to be matched (`requant.outputs`)."""
 
     def __init__(self, images: UnlabeledImages, labels: Tensor) -> None:
         assert len(images) == len(labels), f"{len(images)} images, {len(labels)} labels"

@@ -61,9 +61,9 @@ def _draw_accuracy(axes: Axes, accuracy: Mapping[str, Any], measured: str) -> No
     for x, name in enumerate(names):
         height = 100 * accuracy[name]["top1"]
         axes.bar([x], [height], color=COLOURS[name], hatch=HATCHES[name], edgecolor="white", width=0.7)
-        axes.annotate(f"{height:.1f}", (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+        axes.annotate(f"{height:.1f}", (x, max(height, 0)), (0, 2), textcoords="offset points", ha="center", fontsize=7)
     axes.set_xticks(range(len(names)), names, rotation=25, ha="right", rotation_mode="anchor")
-    axes.set_ylim(0, 108)
+    axes.set_ylim(0, 108)  # what is worse than guessing the mean has its number alone
     axes.set_ylabel(f"{measured} (%), n = {accuracy['teacher']['n']:,}")
 
 
@@ -83,6 +83,7 @@ def _draw_curve(axes: Axes, result: Mapping[str, Any]) -> None:
             axes.plot(epochs, top1, line, color=COLOURS[name], marker=MARKERS[name], markersize=3, label=label)
     axes.plot([0], [start], MARKERS["quantized"], color=COLOURS["quantized"])
     axes.annotate("quantized", (0, start), (6, 0), textcoords="offset points", fontsize=7, va="center")
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch of retraining")
     axes.set_ylabel(f"{measure(result['config'])} (%)")

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeGuard
 
 from requant.errors import ConfigError
+from requant.outputs import SOFTMAX, meaning
 from requant.suggest import did_you_mean
 
 # An archive from elsewhere chooses these numbers: bounds keep it from asking for all of the memory.
@@ -20,13 +21,14 @@ class Architecture:
     Attributes:
         name: a name of `requant.models.registry.FAMILIES`, `torchvision:<name>`, `timm:<name>` or
             `own:<file.py>:<function>`.
-        classes: length of the output vector, at least 2.
+        classes: length of the output vector, or of that of each position; at least 2 where they are scores of classes.
         channels: of the input images: 3 (RGB) or 1 (grey).
         image_size: height and width of the input images, in pixels.
         width: factor on the channel counts; only for the CIFAR forms and `vgg_small`.
         mean: of each channel of the images, in units of the [0, 1] intensity range; None: what the published weights
             (of CIFAR forms CIFAR-10's training set) were normalised with.
         std: the standard deviations that go with it.
+        outputs: what the outputs are: softmax (scores of classes), sigmoid or values (`requant.outputs`).
 
     Raises:
         ConfigError: a value of the wrong type or out of its range.
@@ -39,11 +41,13 @@ class Architecture:
     width: float = 1.0
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    outputs: str = SOFTMAX.name
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ConfigError(f"model.name must be the name of a network, not {self.name!r}")
-        _require_integer("classes", self.classes, 2, MAX_CLASSES)
+        meaning(self.outputs)
+        _require_integer("classes", self.classes, 2 if self.outputs == SOFTMAX.name else 1, MAX_CLASSES)
         _require_integer("channels", self.channels, 1, 3)
         if self.channels == 2:
             raise ConfigError("model.channels must be 3 (RGB) or 1 (grey), not 2")
@@ -52,10 +56,12 @@ class Architecture:
         _require_statistics(self.mean, self.std, self.channels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON; `from_dict` turns them back. `mean` and `std` only where they are given."""
+        """Plain values, fit for JSON; `from_dict` turns them back. The last three only where they are given."""
         plain = asdict(self) | {"width": float(self.width)}
         for key in ("mean", "std"):
             plain[key] = None if plain[key] is None else [float(value) for value in plain[key]]
+        if self.outputs == SOFTMAX.name:
+            del plain["outputs"]
         return {key: value for key, value in plain.items() if value is not None}
 
     @classmethod

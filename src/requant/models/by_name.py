@@ -1,4 +1,4 @@
-"""Any classifier of torchvision or timm, by its name there."""
+"""Any classifier of torchvision or timm, and torchvision's networks that classify each pixel, by their names there."""
 
 import importlib
 import math
@@ -13,6 +13,7 @@ from requant.errors import ConfigError, WeightsError
 from requant.models import published
 from requant.models.architecture import Architecture
 from requant.models.family import Family, per_channel
+from requant.outputs import main
 from requant.preprocessing import Preprocessing
 from requant.suggest import did_you_mean
 
@@ -22,17 +23,27 @@ def _name(architecture: Architecture) -> str:
     return architecture.name.partition(":")[2]
 
 
+TRAINING_ONLY = "aux_classifier."
+"""Of published segmentation networks: a second classifier, of use while they are trained."""
+
+
 def _torchvision_name(architecture: Architecture) -> str:
     name = _name(architecture)
-    known = torchvision.models.list_models(module=torchvision.models)
+    known = [*torchvision.models.list_models(module=torchvision.models), *_of_pixels()]
     if name not in known:
         raise ConfigError(f"torchvision has no classifier {name!r}{did_you_mean(name, known)}")
     return name
 
 
+def _of_pixels() -> list[str]:
+    """Networks that classify each pixel (segmentation)."""
+    return list(torchvision.models.list_models(module=torchvision.models.segmentation))
+
+
 def _build_torchvision(architecture: Architecture) -> nn.Module:
     name = _torchvision_name(architecture)
-    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=architecture.classes)
+    settings = {"weights_backbone": None} if name in _of_pixels() else {}  # else it would fetch some
+    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=architecture.classes, **settings)
     return checked(model, architecture)
 
 
@@ -42,9 +53,9 @@ def _torchvision_preprocessing(architecture: Architecture) -> Preprocessing:
 
 
 def _torchvision_imagenet(architecture: Architecture) -> Mapping[str, Tensor]:
-    return published.download(
-        torchvision.models.get_model_weights(_torchvision_name(architecture)).DEFAULT, architecture
-    )
+    weights = torchvision.models.get_model_weights(_torchvision_name(architecture)).DEFAULT
+    state = published.download(weights, architecture)
+    return {name: tensor for name, tensor in state.items() if not name.startswith(TRAINING_ONLY)}
 
 
 def _timm() -> ModuleType:
@@ -112,14 +123,15 @@ def _timm_imagenet(architecture: Architecture) -> Mapping[str, Tensor]:
 
 
 def checked(model: nn.Module, architecture: Architecture) -> nn.Module:
-    """The model, if it maps images to one vector of `classes` logits in evaluation and in training."""
+    """The model, if it maps images to `classes` numbers, or to so many at each position, in both of its modes."""
     if getattr(model, "aux_logits", False):
         raise ConfigError(f"{architecture.name} puts out auxiliary logits in training: take another network")
     shape = _output_shape(model, architecture)
-    if shape != (1, architecture.classes):
+    if shape[:2] != (1, architecture.classes):
         raise ConfigError(
-            f"{architecture.name} puts out {shape or 'no tensor'} for one image, not (1, {architecture.classes}): "
-            "only classifiers of images can be compressed here"
+            f"{architecture.name} puts out {shape or 'no tensor'} for one image, not (1, {architecture.classes}) or "
+            f"(1, {architecture.classes}, height, width): set model.classes to how many numbers there are and "
+            "model.outputs to what they are; wrap what gives several tensors in a module that gives one"
         )
     return model
 
@@ -129,7 +141,7 @@ def _output_shape(model: nn.Module, architecture: Architecture) -> tuple[int, ..
     device = next(model.parameters()).device
     try:
         with torch.no_grad():
-            output = model.eval()(torch.zeros(1, architecture.channels, size, size, device=device))
+            output = main(model.eval()(torch.zeros(1, architecture.channels, size, size, device=device)))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"{architecture.name} does not take images of {architecture.channels} x {size} x {size}: {error}; "

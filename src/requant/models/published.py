@@ -41,9 +41,11 @@ def _advice(url: str, error: Exception) -> str:
 def preprocessing_of(weights: WeightsEnum, image_size: int) -> Preprocessing:
     """The evaluation transform published with `weights`, in proportion at another image size."""
     transform: Any = weights.transforms()
+    resize = transform.resize_size[0]
+    crop = transform.crop_size[0] if hasattr(transform, "crop_size") else resize  # of segmentation the whole image
     return Preprocessing(
         size=image_size,
-        resize=scaled_resize(image_size, transform.resize_size[0], transform.crop_size[0]),
+        resize=scaled_resize(image_size, resize, crop),
         mean=tuple(transform.mean),
         std=tuple(transform.std),
         interpolation=transform.interpolation.value,

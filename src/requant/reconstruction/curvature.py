@@ -7,20 +7,21 @@ from torch import Tensor, nn
 
 from requant.errors import UserError
 from requant.modes import evaluating
-from requant.scores import scores
+from requant.outputs import SOFTMAX, Outputs, positions
 
 
-def fisher(model: nn.Module, images: Iterable[Tensor], seed: int = 0) -> dict[str, Tensor]:
+def fisher(model: nn.Module, images: Iterable[Tensor], seed: int = 0, outputs: Outputs = SOFTMAX) -> dict[str, Tensor]:
     """The diagonal of the Fisher information, the mean over images, for each parameter.
 
     It is the second derivative of KL(outputs as they are || outputs with a weight changed): the expected squared
     gradient of log p(y | image) for classes y drawn from the network's own outputs (Amari, "Natural gradient works
-    efficiently in learning", 1998). No label is used.
+    efficiently in learning", 1998); where positions have classes of their own, of the mean over them. No label is used.
 
     Args:
         model: its parameters and modes are left as they are.
         images: (1, C, H, W) each; the gradient of each is squared on its own.
         seed: of the classes.
+        outputs: what the network's outputs are.
 
     Returns:
         By parameter name, the parameters' shapes.
@@ -35,12 +36,11 @@ def fisher(model: nn.Module, images: Iterable[Tensor], seed: int = 0) -> dict[st
     count = 0
     with evaluating(model), torch.enable_grad():
         for image in images:
-            outputs = scores(model, image)
-            if not outputs.isfinite().all():
+            found = outputs.of(model, image)
+            if not found.isfinite().all():
                 raise UserError("the network's outputs on the unlabeled images are not finite: is any pixel NaN?")
-            log_shares = outputs.log_softmax(1)[0]
-            drawn = torch.multinomial(log_shares.detach().exp().cpu(), 1, generator=random).item()
-            gradients = torch.autograd.grad(-log_shares[int(drawn)], list(parameters.values()), allow_unused=True)
+            surprise = outputs.surprise(found, random) / positions(found) ** 0.5
+            gradients = torch.autograd.grad(surprise, list(parameters.values()), allow_unused=True)
             for total, gradient in zip(totals.values(), gradients, strict=True):
                 if gradient is not None:
                     total += gradient.square()

@@ -17,6 +17,7 @@ from requant.codebook_trellis import TrellisCodebook
 from requant.compression import place
 from requant.errors import UserError
 from requant.modes import evaluating
+from requant.outputs import SOFTMAX, Outputs
 from requant.progress import bar, console
 from requant.reconstruction.graph import (
     Layer,
@@ -31,10 +32,9 @@ from requant.reconstruction.graph import (
 from requant.reconstruction.least_squares import solved
 from requant.reconstruction.moments import JointMoments, joint_moments
 from requant.reconstruction.rounding import compensated_indices
-from requant.reconstruction.sensitivity import divergence
+from requant.reconstruction.sensitivity import mean_divergence
 from requant.reconstruction.statistics import correction, mean_and_variance
 from requant.reconstruction.trellis_rounding import trellis_indices
-from requant.scores import scores
 from requant.suggest import some
 
 MOST_BYTES = 4 << 30  # of activations in memory, teacher's and student's
@@ -50,6 +50,7 @@ def reconstruct(
     batches: Sequence[Tensor],
     damping: float | None = None,
     trellis: Collection[str] = (),
+    outputs: Outputs = SOFTMAX,
 ) -> tuple[nn.Module, dict[str, AnyCodebook]]:
     """A student on the same centroids, whose weights are chosen among them so that it computes what the original does.
 
@@ -71,6 +72,7 @@ def reconstruct(
         damping: of the inputs' moments, in solving and in rounding; None: the best of three (`best_damping`).
         trellis: codebooks of equal steps whose weights are to go on a trellis between their centroids, where layers can
             be followed.
+        outputs: what the network's outputs are, by which the damping is chosen.
 
     Returns:
         The student and its codebooks.
@@ -85,7 +87,7 @@ def reconstruct(
     plain = scalars(codebooks, "reconstruction")
     found: dict[str, AnyCodebook] = {**plain}
     if damping is None:
-        damping = best_damping(original, codebooks, batches)
+        damping = best_damping(original, codebooks, batches, outputs)
     graph = trace(original, batches[0])  # before the copy: torch.fx keeps tensors that the network makes as attributes
     student = copy.deepcopy(original)
     place(student, codebooks)
@@ -131,21 +133,26 @@ def _say_what_stays(codebooks: Mapping[str, Codebook], followed: Collection[str]
         )
 
 
-def best_damping(original: nn.Module, codebooks: Mapping[str, AnyCodebook], batches: Sequence[Tensor]) -> float:
+def best_damping(
+    original: nn.Module,
+    codebooks: Mapping[str, AnyCodebook],
+    batches: Sequence[Tensor],
+    outputs: Outputs = SOFTMAX,
+) -> float:
     """The damping whose student, made with three quarters of the batches, is nearest to the original on the others.
 
-    Nearness is KL(original || student). The batches are the first ones, up to 1,024 images. Where there is but one,
-    nothing can be held out: the strongest, which trusts the images least.
+    Nearness is KL(original || student), of values the squared error. The batches are the first ones, up to 1,024
+    images. Where there is but one, nothing can be held out: the strongest, which trusts the images least.
     """
     batches = batches[: max(2, MOST_TRIED // len(batches[0]))]
     held_out = len(batches) // 4 or 1
     if len(batches) == 1:
         return DAMPINGS[-1]
     seen, others = batches[:-held_out], batches[-held_out:]
-    wanted = [found.log_softmax(1) for found in _outputs(original, others)]
+    wanted = _outputs(outputs, original, others)
 
     def distance(student: nn.Module) -> float:
-        found = divergence(wanted, _outputs(student, others))
+        found = mean_divergence(outputs, _outputs(outputs, student, others), wanted)
         return math.inf if math.isnan(found) else found
 
     plain = copy.deepcopy(original)
@@ -154,15 +161,16 @@ def best_damping(original: nn.Module, codebooks: Mapping[str, AnyCodebook], batc
     found = {damping: distance(reconstruct(original, codebooks, seen, damping)[0]) for damping in DAMPINGS}
     best = min(found, key=found.__getitem__)
     tried = ", ".join(f"{max(value, 0.0):.4f} with {damping:g}" for damping, value in found.items())
-    console.print(f"  damping {best:g}: on held-out images KL is {tried}; {before:.4f} before", highlight=False)
+    said = "the squared error" if outputs.decided is None else "KL"
+    console.print(f"  damping {best:g}: on held-out images {said} is {tried}; {before:.4f} before", highlight=False)
     if before < found[best]:
         console.print("  The clusters as they are were nearer: give it more images, or set retrain=none.")
     return best
 
 
-def _outputs(model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
+def _outputs(outputs: Outputs, model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
     with evaluating(model), torch.inference_mode():
-        return [scores(model, batch) for batch in batches]
+        return [outputs.of(model, batch) for batch in batches]
 
 
 def _rounded(weight: Tensor, moments: JointMoments, codebook: Codebook, damping: float) -> Codebook:

@@ -5,26 +5,29 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from requant.codebook import Codebook
 from requant.modes import evaluating
+from requant.outputs import SOFTMAX, Outputs, positions
 from requant.progress import bar
 from requant.reconstruction.graph import Layer, Walk, channels_last, layers, trace
 from requant.reconstruction.moments import second_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.statistics import correction
-from requant.scores import scores
 
 # Of the moments: less than in `reconstruct`, where the layers behind make up for errors too, as one alone cannot.
 DAMPING = 0.01
 
 
 def divergences(
-    model: nn.Module, codebooks: Mapping[str, Codebook], batches: Sequence[Tensor], held_out: int
+    model: nn.Module,
+    codebooks: Mapping[str, Codebook],
+    batches: Sequence[Tensor],
+    held_out: int,
+    outputs: Outputs = SOFTMAX,
 ) -> dict[str, float]:
-    """For each layer the mean KL(outputs || outputs with this layer alone rounded), in nats, by the weight's name.
+    """For each layer the mean divergence (KL in nats) of outputs with it alone rounded, by the weight's name.
 
     A layer is rounded as in `reconstruct`: errors made up for, then its outputs' statistics corrected. Everything
     before it is computed once for all layers; what follows, for each.
@@ -34,6 +37,7 @@ def divergences(
         codebooks: of the layers to measure.
         batches: images (N, C, H, W), without labels.
         held_out: how many of the last batches to measure on; the weights are rounded to suit the others.
+        outputs: what the network's outputs are.
 
     """
     graph = trace(model, batches[0])
@@ -41,11 +45,11 @@ def divergences(
     walk, found = Walk(model, graph, channels_last(batches)), {}
     with evaluating(model), _nothing_in_place(model), bar() as progress, torch.no_grad():
         task = progress.add_task("measure layers", total=len(known))
-        wanted = [scores(model, batch.clone()).log_softmax(1) for batch in walk.batches[-held_out:]]
+        wanted = [outputs.of(model, batch.clone()) for batch in walk.batches[-held_out:]]
         for node in graph.nodes:
             if (layer := known.get(node)) is not None:
-                outputs = _outputs_if_rounded(walk, node, layer, codebooks[layer.weight], held_out)
-                found[layer.weight] = divergence(wanted, outputs)
+                changed = _outputs_if_rounded(walk, node, layer, codebooks[layer.weight], held_out)
+                found[layer.weight] = mean_divergence(outputs, changed, wanted)
                 progress.advance(task)
             walk.compute(node)
             walk.forget(node)
@@ -66,10 +70,10 @@ def _outputs_if_rounded(walk: Walk, node: fx.Node, layer: Layer, codebook: Codeb
     return walk.ended(node, [values * scale.reshape(shape) + shift.reshape(shape) for values in changed])
 
 
-def divergence(wanted: Sequence[Tensor], outputs: Sequence[Tensor]) -> float:
-    """Mean KL, in nats, of logits (N, C) from log-probabilities (N, C), over all batches."""
-    pairs = zip(wanted, outputs, strict=True)
-    total = sum(float(F.kl_div(o.log_softmax(1), w, log_target=True, reduction="sum")) for w, o in pairs)
+def mean_divergence(outputs: Outputs, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+    """Of found outputs (N, C, ...) from wanted ones, over all batches."""
+    pairs = zip(found, wanted, strict=True)
+    total = sum(float(outputs.divergences(*pair)) / positions(pair[0]) for pair in pairs)
     return total / sum(len(batch) for batch in wanted)
 
 

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.utils.data import DataLoader
 
+from requant.outputs import meaning
 from requant.recipe import Recipe, choice
 from requant.retraining.checkpoint import LAST, AtomicCheckpointIO, every_epoch
 from requant.retraining.module import Retraining
@@ -69,12 +70,14 @@ def fit(
     seed: int = 0,
     label: str = "retrain",
     measure: str = "top-1",
+    outputs: str = "softmax",
 ) -> History:
     """Train the parameters of `student` that require gradients, in place.
 
     `rates` are those of parameters, by name, that have another than the recipe's. `folder` holds last.ckpt: where it is
     there already, the training goes on from it and ends in the same weights.
-    `test` (images, labels) adds the accuracy to each epoch of the curve, shown as `measure`. `trainer` is passed on to
+    `test` (images, labels; of outputs that are no classes `requant.outputs.Outputs.goal`) adds the accuracy to each
+    epoch of the curve, shown as `measure`; `outputs` says what outputs are. `trainer` is passed on to
     Lightning's Trainer.
     Raises UserError where the loss is no longer finite.
     """
@@ -88,6 +91,7 @@ def fit(
         statistics=statistics,
         stochastic=stochastic,
         seed=seed,
+        outputs=meaning(outputs),
     )
     lightning = _trainer(recipe, folder, trainer or {}, loggers, EpochProgress(label, measure))
     checkpoint = folder / LAST if folder is not None and (folder / LAST).exists() else None

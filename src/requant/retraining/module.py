@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from requant.errors import UserError
+from requant.outputs import SOFTMAX, Outputs, tally
 from requant.recipe import Recipe
 from requant.retraining.objectives import Objective
 from requant.retraining.optimization import optimizer, schedule
@@ -21,8 +22,9 @@ class Retraining(pl.LightningModule):
 
     `frozen` names the quantized tensors, batch norm's running statistics among them; `rates` are those of parameters,
     by name in the student, that have another than the recipe's. `curve` has one entry an epoch: epoch (from 1), loss
-    (mean over the epoch's steps), seconds, and with validation batches (images, labels) the exact counts correct and n,
-    and top1. It travels in the checkpoint, so that a resumed training ends with the whole curve.
+    (mean over the epoch's steps), seconds, and with validation batches (images, goals, see `requant.outputs`) the exact
+    counts correct and n, and top1, their ratio (of values the share of their variance that is explained). It travels in
+    the checkpoint, so that a resumed training ends with the whole curve.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Retraining(pl.LightningModule):
         statistics: str = "keep",
         stochastic: bool = False,
         seed: int = 0,
+        outputs: Outputs = SOFTMAX,
     ):
         super().__init__()
         self.student = student
@@ -48,12 +51,12 @@ class Retraining(pl.LightningModule):
         self.seed = seed
         self.curve: list[dict[str, float]] = []
         self._loss = torch.zeros(())
+        self.outputs = outputs
         self._counts = torch.zeros(2, dtype=torch.int64)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """The student's logits."""
-        logits: Tensor = self.student(images_NCHW)
-        return logits
+        """The student's outputs."""
+        return self.outputs.of(self.student, images_NCHW)
 
     def configure_optimizers(self) -> Any:
         """Only what requires gradients is handed to the optimizer, so frozen tensors cannot decay either."""
@@ -80,13 +83,20 @@ class Retraining(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start counting; the epoch's training time ends here."""
         self._seconds = time.perf_counter() - self._started
-        self._counts = torch.zeros(2, dtype=torch.int64, device=self.device)
+        self._counts = self._none_yet().to(self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # noqa: ARG002
         """Count correct answers."""
-        images_NCHW, labels_N = batch
-        correct = (self.student(images_NCHW).argmax(1) == labels_N).sum()
-        self._counts += torch.stack([correct, torch.tensor(len(labels_N), device=self.device)])
+        images_NCHW, goals = batch
+        self._counts += self.outputs.counts(self.outputs.of(self.student, images_NCHW), goals)
+
+    def _none_yet(self) -> Tensor:
+        """The counts of no images, which are all that a process may have."""
+        if self.outputs.decided is not None:
+            return torch.zeros(2, dtype=torch.int64)
+        assert self.trainer.val_dataloaders is not None
+        goal: Tensor = self.trainer.val_dataloaders.dataset[0][1]
+        return torch.zeros_like(tally(goal[None], goal[None]))
 
     def on_train_epoch_end(self) -> None:
         """Append the epoch to the curve and log it."""
@@ -98,8 +108,7 @@ class Retraining(pl.LightningModule):
             )
         entry: dict[str, float] = {"epoch": self.current_epoch + 1, "loss": float(mean_loss)}
         if self.trainer.val_dataloaders is not None:
-            correct, n = (int(v) for v in self.trainer.strategy.reduce(self._counts, reduce_op="sum"))
-            entry |= {"correct": correct, "n": n, "top1": correct / n}
+            entry |= self.outputs.accuracy(self.trainer.strategy.reduce(self._counts, reduce_op="sum"))
         else:
             self._seconds = time.perf_counter() - self._started
         entry["seconds"] = self._seconds

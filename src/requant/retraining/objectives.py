@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from requant.retraining.losses import LOSSES
-from requant.scores import scores
+from requant.outputs import meaning
+from requant.retraining.losses import loss_of
 
 
 class MatchTeacher:
@@ -18,30 +18,30 @@ class MatchTeacher:
     The teacher must be in eval mode.
     """
 
-    def __init__(self, teacher: nn.Module, loss: str = "kl", temperature: float = 1.0):
+    def __init__(self, teacher: nn.Module, loss: str = "kl", temperature: float = 1.0, outputs: str = "softmax"):
         self.teacher = teacher
-        self.loss = LOSSES[loss]
+        self.loss, self.kind = loss_of(loss, temperature, outputs), meaning(outputs)
         self.temperature = temperature
 
     def __call__(self, student: nn.Module, images_NCHW: Tensor) -> Tensor:
         """The mean loss of the batch."""
         assert not self.teacher.training, "the teacher must stay in eval mode"
         with torch.no_grad():
-            teacher_NC = scores(self.teacher.to(images_NCHW.device), images_NCHW)
-        return self.loss(student(images_NCHW), teacher_NC, self.temperature)
+            teacher_NC = self.kind.of(self.teacher.to(images_NCHW.device), images_NCHW)
+        return self.loss(self.kind.of(student, images_NCHW), teacher_NC, self.temperature)
 
 
-@dataclass
 class MatchOutputs:
-    """The student's outputs against the teacher's, computed beforehand: a batch is (images, teacher's logits)."""
+    """The student's outputs against the teacher's, computed beforehand: a batch is (images, teacher's outputs)."""
 
-    loss: str = "kl"
-    temperature: float = 1.0
+    def __init__(self, loss: str = "kl", temperature: float = 1.0, outputs: str = "softmax"):
+        self.loss, self.kind = loss_of(loss, temperature, outputs), meaning(outputs)
+        self.temperature = temperature
 
     def __call__(self, student: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The mean loss of the batch."""
         images_NCHW, teacher_NC = batch
-        return LOSSES[self.loss](student(images_NCHW), teacher_NC, self.temperature)
+        return self.loss(self.kind.of(student, images_NCHW), teacher_NC, self.temperature)
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """The proposed retraining: match the teacher's outputs on images without labels."""
 
-import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -14,14 +13,14 @@ from torch.utils.data import DataLoader
 from requant.data import loader
 from requant.errors import UserError
 from requant.modes import evaluating
+from requant.outputs import meaning
 from requant.progress import bar
 from requant.recipe import Recipe, choice
 from requant.retraining.front import OnTail, inputs_of, trainable_tail
 from requant.retraining.loop import History, fit
-from requant.retraining.losses import LOSSES
+from requant.retraining.losses import loss_of
 from requant.retraining.objectives import MatchOutputs, MatchTeacher, Objective
 from requant.retraining.trainable import freeze
-from requant.scores import scores
 
 MOST_BYTES = 2 << 30  # of images or activations kept in memory
 
@@ -86,6 +85,7 @@ def retrain(
     recipe: Recipe | None = None,
     loss: str = "kl",
     temperature: float = 1.0,
+    outputs: str = "softmax",
     teacher_outputs: str = "once",
     front: str = "once",
     in_memory: bool = True,
@@ -98,8 +98,9 @@ def retrain(
     """Train what is not quantized until the student's outputs match the teacher's on unlabeled images, in place.
 
     (Thonglek et al., IJCNN 2020, section III.) `codebooks` names the quantized tensors, which stand still; `only`
-    narrows what is trained further. `keep` may take the teacher's outputs from an earlier run. `training` goes to
-    `requant.retraining.loop.fit`: rates, test, folder, trainer, loggers, label.
+    narrows what is trained further. `outputs` says what the network's outputs are (`requant.outputs`): softmax, sigmoid
+    or values; `loss` and `temperature` are of the first. `keep` may take the teacher's outputs from an earlier run.
+    `training` goes to `requant.retraining.loop.fit`: rates, test, folder, trainer, loggers, label.
 
     Where the images are the same in every epoch, what would be computed again is computed once, before the first: with
     `teacher_outputs="once"` the teacher's outputs; with `front="once"` the activations of frozen layers at the front,
@@ -107,9 +108,7 @@ def retrain(
     """
     recipe = recipe or Recipe()
     images = checked(images, next(student.parameters()).dtype)
-    if not 0 < temperature < math.inf:
-        raise UserError(f"temperature={temperature}: must be above 0 and finite")
-    choice("loss", loss, tuple(LOSSES))
+    loss_of(loss, temperature, outputs)
     choice("teacher_outputs", teacher_outputs, ("once", "live"))
     choice("front", front, ("once", "live"))
     freeze(student, codebooks, only)
@@ -117,20 +116,30 @@ def retrain(
     with evaluating(teacher):
         if in_memory and images.fixed and _bytes(images) <= MOST_BYTES:
             images = TensorImages(_each(lambda batch: batch, images, recipe.batch_size, workers, "unlabeled images"))
-        if teacher_outputs == "once" and images.fixed:
-            predicted = partial(predict, teacher, images, recipe.batch_size, workers)
+        if teacher_outputs == "once" and images.fixed and _outputs_fit(teacher, images, outputs):
+            predicted = partial(predict, teacher, images, recipe.batch_size, workers, outputs)
             outputs_NC, saved = keep(predicted)
-            objective: Objective = MatchOutputs(loss, temperature)
+            objective: Objective = MatchOutputs(loss, temperature, outputs)
             tail = _fixed_tail(student, images) if front == "once" and statistics == "keep" else None
             if tail is not None:
                 images = _inputs(tail, student, images, recipe.batch_size, workers)
                 objective = OnTail(objective, tail)
             batches: Images | WithOutputs = WithOutputs(images, outputs_NC)
         else:
-            batches, objective, saved = images, MatchTeacher(teacher, loss, temperature), 0.0
+            batches, objective, saved = images, MatchTeacher(teacher, loss, temperature, outputs), 0.0
         prepared = time.perf_counter() - started + saved
         train = loader(batches, recipe.batch_size, shuffle=True, seed=seed, workers=workers)
-        history = fit(student, train, objective, recipe, frozen=codebooks, statistics=statistics, seed=seed, **training)
+        history = fit(
+            student,
+            train,
+            objective,
+            recipe,
+            frozen=codebooks,
+            statistics=statistics,
+            seed=seed,
+            outputs=outputs,
+            **training,
+        )
     return replace(history, teacher_seconds=prepared)
 
 
@@ -155,12 +164,20 @@ def checked(images: Images | Tensor, dtype: torch.dtype) -> Images:
     return images
 
 
-def predict(teacher: nn.Module, images: Images, batch_size: int, workers: int = 0) -> Tensor:
-    """The logits (N, C) of a teacher in eval mode for every image of epoch 0, on the CPU."""
-    device = next(teacher.parameters()).device
+def predict(teacher: nn.Module, images: Images, batch_size: int, workers: int = 0, outputs: str = "softmax") -> Tensor:
+    """The outputs (N, C, ...) of a teacher in eval mode for every image of epoch 0, on the CPU."""
+    device, kind = next(teacher.parameters()).device, meaning(outputs)
     return _each(
-        lambda batch: scores(teacher, batch.to(device)).float().cpu(), images, batch_size, workers, "teacher's outputs"
+        lambda batch: kind.of(teacher, batch.to(device)).float().cpu(), images, batch_size, workers, "teacher's outputs"
     )
+
+
+@torch.no_grad()
+def _outputs_fit(teacher: nn.Module, images: Images, outputs: str) -> bool:
+    """Whether the teacher's outputs for all images may be kept in memory: those of every pixel are many."""
+    device = next(teacher.parameters()).device
+    found = meaning(outputs).of(teacher, images.__getitems__([0]).to(device))
+    return found[0].numel() * torch.float32.itemsize * len(images) <= MOST_BYTES
 
 
 def _fixed_tail(student: nn.Module, images: Images) -> nn.Module | None:

@@ -24,9 +24,11 @@ from requant.clustering import cluster_split
 from requant.codebook_forms import AnyCodebook
 from requant.compression import place
 from requant.errors import UserError
-from requant.evaluation import Accuracy, Batches, score
+from requant.evaluation import Batches
 from requant.layers import TensorInfo, describe
 from requant.modes import evaluating
+from requant.outputs import SOFTMAX, Outputs, main
+from requant.scoring import Accuracy, score
 from requant.sensitivity.chain import as_chain, holders
 from requant.sensitivity.grid import Point
 
@@ -55,6 +57,7 @@ class Study:
         example: one input (1, C, H, W), which finds the layers' order.
         batches: test images and their labels.
         method: the clustering, one of `requant.clustering.METHODS`.
+        outputs: what the network's outputs are.
         clustering: more arguments of `requant.clustering.cluster_split`: granularity, split, options of the method.
         storage: one of `requant.archive.STORAGES`.
         architecture: stored in every file, as `requant.models.Architecture.to_dict` gives it.
@@ -71,9 +74,11 @@ class Study:
         storage: str,
         architecture: Mapping[str, Any] | None = None,
         clustering: Mapping[str, Any] | None = None,
+        outputs: Outputs = SOFTMAX,
     ) -> None:
         self.tensors: list[TensorInfo] = describe(teacher, example)
         self._settings = {"split": 0.0, **(clustering or {})}
+        self._outputs = outputs
         self._method, self._storage, self._architecture = method, storage, architecture
         self._student = copy.deepcopy(teacher).eval()
         starts = {t.name.rpartition(".")[0] for t in self.tensors if t.kind == "weight"}
@@ -94,7 +99,7 @@ class Study:
     @property
     def teacher(self) -> Accuracy:
         """The unquantized network's."""
-        return score(self._teacher_NC, self._labels_N, self._teacher_NC)
+        return score(self._teacher_NC, self._labels_N, self._teacher_NC, self._outputs)
 
     def seconds(self, point: Point) -> float:
         """How long the teacher took from the point's first layer on: what evaluating the point will take."""
@@ -120,12 +125,13 @@ class Study:
         """Logits (N, C), and the seconds of each piece."""
         self._check(teacher, self._inputs[0])
         seconds, logits = [0.0] * len(self._chain), []
-        for x in self._inputs:
+        for images in self._inputs:
+            x = images
             for i, piece in enumerate(self._chain):
                 started = time.perf_counter()
                 x = piece(x)
                 seconds[i] += time.perf_counter() - started
-            logits.append(x.float().cpu())
+            logits.append(self._outputs.checked(x, teacher, len(images)).float().cpu())
         return torch.cat(logits), seconds
 
     def _check(self, teacher: nn.Module, images_NCHW: Tensor) -> None:
@@ -139,7 +145,7 @@ class Study:
             x = output
         with evaluating(teacher):
             whole = teacher(images_NCHW.clone())
-        if not torch.equal(x, whole):
+        if not torch.equal(main(x), main(whole)):
             raise UserError("the network gives something else each time, or when it is cut: it cannot be studied so")
 
     @torch.inference_mode()
@@ -153,8 +159,8 @@ class Study:
 
     @torch.inference_mode()
     def _accuracy(self) -> Accuracy:
-        logits_NC = torch.cat([_through(self._chain[self._reached :], x).float().cpu() for x in self._inputs])
-        return score(logits_NC, self._labels_N, self._teacher_NC)
+        logits_NC = torch.cat([main(_through(self._chain[self._reached :], x)).float().cpu() for x in self._inputs])
+        return score(logits_NC, self._labels_N, self._teacher_NC, self._outputs)
 
     @contextmanager
     def _clustered(self, codebooks: Mapping[str, AnyCodebook]) -> Iterator[int]:

@@ -20,7 +20,7 @@ from requant.codebook_forms import AnyCodebook
 from requant.compression import Compressed, check_placed, compress, place
 from requant.config import Config, RetrainConfig
 from requant.data import LabelledImages, loader
-from requant.evaluation import Accuracy, outputs, score
+from requant.evaluation import outputs
 from requant.figures.run import draw_run
 from requant.layers import describe
 from requant.layout import RESULT
@@ -32,6 +32,7 @@ from requant.report import print_result
 from requant.results import ending, findings, measure, summary, write_result
 from requant.retraining import History, Movement, retrain, retrain_codebooks, retrain_with_labels
 from requant.runs import settings_hash
+from requant.scoring import Accuracy, score
 from requant.settings import all_settings, settings_of_file
 from requant.shared import Shared, SharedClusterer, shared
 from requant.targets import TRAINED, fit_drop, fit_size
@@ -135,6 +136,7 @@ def _grids(settings: Config, teacher: nn.Module) -> Grids:
         settings.plan.images,
         lambda found: assembly.target_bytes(settings, found.original_bytes),
         settings.seed,
+        assembly.outputs(settings),
     )
 
 
@@ -217,9 +219,10 @@ def _provenance(settings: Config, teacher: nn.Module, compressed: Compressed) ->
 
 def _measure_teacher(job: Run) -> None:
     with timed(job.seconds, "evaluate"):
-        found = _once(job, "test", lambda: outputs(job.teacher, job.test_batches(shard=False))).tensors
+        kind = assembly.outputs(job.settings)
+        found = _once(job, "test", lambda: outputs(job.teacher, job.test_batches(shard=False), kind)).tensors
         job.teacher_outputs = found["outputs"]
-        job.accuracy["teacher"] = score(job.teacher_outputs, found["labels"], job.teacher_outputs)
+        job.accuracy["teacher"] = score(job.teacher_outputs, found["labels"], job.teacher_outputs, kind)
 
 
 def _once(job: Run, images: str, compute: Callable[[], tuple[Tensor, ...]]) -> Shared:
@@ -238,7 +241,9 @@ def _measure(job: Run, name: str) -> None:
         student = archive.load(job.folder / f"{name}.h5", assembly.own_network(job.settings))
         student.to(memory_format=torch.channels_last)
         student.to(assembly.device(job.settings))
-        job.accuracy[name] = score(*outputs(student, job.test_batches(shard=False)), job.teacher_outputs)
+        kind = assembly.outputs(job.settings)
+        found, labels = outputs(student, job.test_batches(shard=False), kind)
+        job.accuracy[name] = score(found, labels, job.teacher_outputs, kind)
 
 
 def _retrain(
@@ -270,6 +275,7 @@ def _retrain(
         return codebooks
     common |= {
         "loss": recipe.loss,
+        "outputs": job.settings.model.outputs,
         "temperature": recipe.temperature,
         "teacher_outputs": recipe.teacher_outputs,
         "front": recipe.front,
@@ -300,7 +306,8 @@ def _reconstruct(
     batches = [batch.to(device) for batch in batches_of(images, recipe.images, recipe.batch_size)]
     codebooks: Mapping[str, AnyCodebook]
     if job.grids is None:
-        student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches, recipe.damping)
+        kind = assembly.outputs(job.settings)
+        student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches, recipe.damping, outputs=kind)
     else:
         job.grids.base.to(device)  # plans are made on the CPU
         found = _at_target(job.settings, job.grids, batches, recipe)

@@ -33,6 +33,7 @@ def measure_sensitivity(settings: Config, folder: Path) -> Path:
             storage=settings.storage.method,
             architecture=assembly.architecture_in_file(settings),
             clustering=forms(settings) | assembly.clustering_options(settings),
+            outputs=assembly.outputs(settings),
         )
     wanted = settings.sensitivity
     points = grid(study.tensors, wanted.kinds, wanted.layers, wanted.centroids)

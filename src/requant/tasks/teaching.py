@@ -5,11 +5,12 @@ from pathlib import Path
 from requant import assembly
 from requant.config import Config
 from requant.data import loader
-from requant.evaluation import outputs, score
+from requant.evaluation import outputs
 from requant.layout import RESULT
 from requant.progress import console
 from requant.report import print_result
 from requant.results import write_result
+from requant.scoring import score
 from requant.tasks.common import header, timed
 from requant.teacher import keep_teacher
 

@@ -14,7 +14,7 @@ from requant import archive, data
 from requant.clustering import METHODS, OPTIONS, check_granularity
 from requant.config import Config, RetrainConfig, UnlabeledConfig
 from requant.data.cache import cache_folder
-from requant.errors import ConfigError, UserError
+from requant.errors import ConfigError, DataError, UserError
 from requant.files import exclusive
 from requant.machine import cores
 from requant.models import Architecture, build, load_weights, preprocessing
@@ -150,9 +150,24 @@ def own_network(settings: Config) -> nn.Module | None:
 
 
 def test_images(settings: Config, teacher: nn.Module) -> data.LabelledImages:
-    """What accuracy is measured on; without labels, held-out unlabeled images with the teacher's outputs as goals."""
-    if settings.data.name != data.NO_LABELS:
-        return _test_set(settings)
+    """What accuracy is measured on; without labels, held-out unlabeled images with the teacher's outputs as goals.
+
+    Raises:
+        DataError: for fewer images than there are processes to share them.
+
+    """
+    labelled = settings.data.name != data.NO_LABELS
+    found = _test_set(settings) if labelled else _held_out_goals(settings, teacher)
+    processes = settings.trainer.devices * settings.trainer.num_nodes
+    if len(found) < processes:
+        raise DataError(
+            f"{len(found)} images to measure on are fewer than the {processes} processes that share them: set a "
+            "greater data.limit or fewer trainer.devices"
+        )
+    return found
+
+
+def _held_out_goals(settings: Config, teacher: nn.Module) -> data.LabelledImages:
     images = _images_of(_measured_on(settings), settings, "held_out")
     source, kind = settings.data, outputs(settings)
     found = predict(teacher.to(device(settings)), images, source.batch_size, source.workers, kind.name)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from requant.errors import UserError
-from requant.outputs import SOFTMAX, Outputs, tally
+from requant.outputs import SOFTMAX, Outputs
 from requant.recipe import Recipe
 from requant.retraining.objectives import Objective
 from requant.retraining.optimization import optimizer, schedule
@@ -52,7 +52,7 @@ class Retraining(pl.LightningModule):
         self.curve: list[dict[str, float]] = []
         self._loss = torch.zeros(())
         self.outputs = outputs
-        self._counts = torch.zeros(2, dtype=torch.int64)
+        self._counts = torch.zeros((), dtype=torch.int64)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """The student's outputs."""
@@ -83,20 +83,12 @@ class Retraining(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start counting; the epoch's training time ends here."""
         self._seconds = time.perf_counter() - self._started
-        self._counts = self._none_yet().to(self.device)
+        self._counts = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # noqa: ARG002
         """Count correct answers."""
         images_NCHW, goals = batch
-        self._counts += self.outputs.counts(self.outputs.of(self.student, images_NCHW), goals)
-
-    def _none_yet(self) -> Tensor:
-        """The counts of no images, which are all that a process may have."""
-        if self.outputs.decided is not None:
-            return torch.zeros(2, dtype=torch.int64)
-        assert self.trainer.val_dataloaders is not None
-        goal: Tensor = self.trainer.val_dataloaders.dataset[0][1]
-        return torch.zeros_like(tally(goal[None], goal[None]))
+        self._counts = self._counts + self.outputs.counts(self.outputs.of(self.student, images_NCHW), goals)
 
     def on_train_epoch_end(self) -> None:
         """Append the epoch to the curve and log it."""

@@ -15,23 +15,30 @@ from requant.tracing import FAILURES, applied, steps
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight")
-LAYERS = (torch.conv2d, F.linear)
+LAYERS = (torch.conv2d, torch.conv_transpose2d, F.linear)
 NEARLY = 1e-3  # of the greatest weight
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
 
 
 @dataclass(frozen=True)
 class Layer:
     """A convolution or a linear layer as the network calls it.
 
+    A transposed convolution is here the convolution that it is of its inputs with zeros between them (`spread`), with
+    its kernel turned by 180 degrees (Dumoulin and Visin, "A guide to convolution arithmetic", 2016, section 4).
+
     Attributes:
-        weight: the tensor's name in the state dict: (out, in / groups, height, width), or (out, in).
+        weight: the tensor's name in the state dict: (out, in / groups, height, width), or (out, in); of a transposed
+            convolution (in, out / groups, height, width), see `as_rows`.
         bias: its name; None: there is none, or the network computes it.
         norm: name of the batch norm that alone sees the output; None: there is no such.
         stride, dilation: of a convolution, (height, width) each.
         padding: of a convolution, (before, after) in height, then in width.
         groups: of a convolution.
         convolves: whether it is one.
+        spread: how far apart its inputs are once there are zeros between them, (height, width).
+        transposed: whether it is a transposed convolution.
         weight_step, bias_step: the steps that give the weight and the bias as they are used.
 
     """
@@ -44,12 +51,30 @@ class Layer:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     convolves: bool = False
+    spread: tuple[int, int] = (1, 1)
+    transposed: bool = False
     weight_step: fx.Node | None = field(default=None, compare=False)
     bias_step: fx.Node | None = field(default=None, compare=False)
 
     def channel_axis(self, outputs: Tensor) -> int:
         """Of its outputs: (N, C, H, W), or (..., C) of a linear layer."""
         return 1 if self.convolves else outputs.ndim - 1
+
+    def as_rows(self, weight: Tensor) -> Tensor:
+        """The weight as (out, ...), each row what one output is computed with; of a transposed convolution a copy."""
+        if not self.transposed:
+            return weight
+        inputs, outputs, *kernel = weight.shape
+        grouped = weight.reshape(self.groups, inputs // self.groups, outputs, *kernel).transpose(1, 2)
+        return grouped.flip(-2, -1).reshape(self.groups * outputs, inputs // self.groups, *kernel)
+
+    def as_stored(self, rows: Tensor) -> Tensor:
+        """Back from `as_rows`; also of what else there is for each weight."""
+        if not self.transposed:
+            return rows
+        outputs, inputs, *kernel = rows.shape
+        grouped = rows.reshape(self.groups, outputs // self.groups, inputs, *kernel).transpose(1, 2)
+        return grouped.flip(-2, -1).reshape(self.groups * inputs, outputs // self.groups, *kernel)
 
 
 def trace(model: nn.Module, example: Tensor | None = None) -> fx.Graph:
@@ -64,7 +89,7 @@ def trace(model: nn.Module, example: Tensor | None = None) -> fx.Graph:
 
     """
     try:
-        graph = steps(model, into=(nn.Conv2d, nn.Linear, nn.MultiheadAttention), example=example)
+        graph = steps(model, into=(nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention), example=example)
     except FAILURES as error:
         raise UserError(
             f"the network's steps cannot be listed ({error}), which layer by layer work needs: "
@@ -93,24 +118,36 @@ def layers(model: nn.Module, graph: fx.Graph) -> dict[fx.Node, Layer]:
 def _layer(model: nn.Module, node: fx.Node) -> Layer | None:
     if node.op != "call_function" or node.target not in LAYERS:
         return None
-    given = dict(zip(_CONVOLUTION, node.args, strict=False)) | node.kwargs
+    transposed = node.target is torch.conv_transpose2d
+    given = dict(zip(_TRANSPOSED if transposed else _CONVOLUTION, node.args, strict=False)) | node.kwargs
     inputs, weight, bias = (_step(given.get(key)) for key in ("input", "weight", "bias"))
     name = weight and _own(model, weight)
     if not name or not inputs or not _sees_images(inputs) or (bias and _sees_images(bias)):
         return None
+    more = _pair(given.get("output_padding", 0))
+    if not all(isinstance(count, int) for count in more):
+        return None  # computed for the size of what the network has elsewhere
     assert weight
-    geometry = {key: _pair(given.get(key, default)) for key, default in (("stride", 1), ("dilation", 1))}
+    stride, dilation = (_pair(given.get(key, 1)) for key in ("stride", "dilation"))
     height, width = model.get_parameter(name).shape[2:] or (1, 1)
+    padding = _padding(given.get("padding", 0), (height, width), dilation)
+    if transposed:
+        reach = (dilation[0] * (height - 1), dilation[1] * (width - 1))
+        (top, bottom), (left, right) = padding
+        padding = (reach[0] - top, reach[0] - bottom + more[0]), (reach[1] - left, reach[1] - right + more[1])
     return Layer(
         name,
         str(bias.target) if bias and bias.op == "get_attr" else None,
         _norm(model, node) if weight.op == "get_attr" else None,
-        padding=_padding(given.get("padding", 0), (height, width), geometry["dilation"]),
+        stride=(1, 1) if transposed else stride,
+        padding=padding,
+        dilation=dilation,
         groups=cast(int, given.get("groups", 1)),
-        convolves=node.target is torch.conv2d,
+        convolves=node.target is not F.linear,
+        spread=stride if transposed else (1, 1),
+        transposed=transposed,
         weight_step=weight,
         bias_step=bias,
-        **geometry,
     )
 
 

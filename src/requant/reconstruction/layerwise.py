@@ -104,8 +104,9 @@ def reconstruct(
             if layer is not None and layer.weight in found:
                 weight = original.get_parameter(layer.weight)
                 moments = _moments(weight, walks, node, layer, codebooks)
-                rounded = _on_trellis if layer.weight in trellis else _rounded
-                found[layer.weight] = rounded(weight, moments, plain[layer.weight], damping)
+                # A trellis follows the order in which weights are stored, which is not that of a transposed one's rows.
+                rounded = _on_trellis if layer.weight in trellis and not layer.transposed else _rounded
+                found[layer.weight] = rounded(layer, weight, moments, plain[layer.weight], damping)
                 place(student, {layer.weight: found[layer.weight]})
             elif layer is not None:
                 _solve(walks, node, layer, codebooks, damping)
@@ -173,14 +174,20 @@ def _outputs(outputs: Outputs, model: nn.Module, batches: Sequence[Tensor]) -> l
         return [outputs.of(model, batch) for batch in batches]
 
 
-def _rounded(weight: Tensor, moments: JointMoments, codebook: Codebook, damping: float) -> Codebook:
+def _rounded(layer: Layer, weight: Tensor, moments: JointMoments, codebook: Codebook, damping: float) -> Codebook:
     """The codebook with new indices."""
-    centroids = torch.from_numpy(codebook.centroids).to(weight.device)
-    indices = compensated_indices(solved(weight, moments, damping), moments.second, centroids, damping)
-    return Codebook(codebook.centroids, _short(indices, codebook.k), codebook.dtype)
+    centroids, rows = torch.from_numpy(codebook.centroids).to(weight.device), layer.as_rows(weight)
+    indices = compensated_indices(solved(rows, moments, damping), moments.second, centroids, damping)
+    return Codebook(codebook.centroids, _short(layer.as_stored(indices), codebook.k), codebook.dtype)
 
 
-def _on_trellis(weight: Tensor, moments: JointMoments, codebook: Codebook, damping: float) -> TrellisCodebook:
+def _on_trellis(
+    layer: Layer,  # noqa: ARG001
+    weight: Tensor,
+    moments: JointMoments,
+    codebook: Codebook,
+    damping: float,
+) -> TrellisCodebook:
     """The trellis whose table the codebook's centroids are."""
     table = torch.from_numpy(codebook.centroids).to(weight.device)
     indices = trellis_indices(solved(weight, moments, damping), moments.second, table, damping)
@@ -199,7 +206,8 @@ def _solve(
     if layer.bias not in codebooks and all(torch.equal(*pair) for pair in pairs):
         return
     weight = walks[1].model.get_parameter(layer.weight)
-    weight.copy_(solved(weight, _moments(weight, walks, node, layer, codebooks), damping))
+    moments = _moments(weight, walks, node, layer, codebooks)
+    weight.copy_(layer.as_stored(solved(layer.as_rows(weight), moments, damping)))
 
 
 def _moments(
@@ -212,7 +220,7 @@ def _moments(
         free_mean = _is_free(layer.norm, codebooks)
     else:
         free_mean = layer.bias is not None and layer.bias not in codebooks
-    return joint_moments(layer, weight, bias, student.inputs(node), teacher.values[node], free_mean)
+    return joint_moments(layer, layer.as_rows(weight), bias, student.inputs(node), teacher.values[node], free_mean)
 
 
 def _is_free(norm: str, codebooks: Mapping[str, AnyCodebook]) -> bool:

@@ -1,5 +1,6 @@
 """Second moments of what a layer's weights are multiplied with: how errors of the weights add up in its outputs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ def second_moments(layer: Layer, weight: Tensor, inputs: Sequence[Tensor]) -> Te
 
     Args:
         layer: a convolution or a linear layer.
-        weight: its weights, for their shape.
+        weight: its weights, for their shape; as rows (`Layer.as_rows`), here and below.
         inputs: batches of what comes in.
 
     Returns:
@@ -101,7 +102,7 @@ def sampled_outputs(layer: Layer, weight: Tensor, outputs: Tensor, wanted: int, 
         step = max(1, rows.shape[1] // wanted)
         return rows[:, position % step :: step]
     n, channels, height, width = outputs.shape
-    taken = outputs[:, :, *places(n, height, width, wanted, position)]
+    taken = outputs[:, :, *places(n, height, width, wanted, position, math.prod(layer.spread))]
     grouped = taken.reshape(n, layer.groups, channels // layer.groups, *taken.shape[2:])
     return grouped.permute(1, 0, 3, 4, 2).reshape(layer.groups, -1, channels // layer.groups)
 
@@ -116,11 +117,22 @@ def sampled_inputs(layer: Layer, weight: Tensor, images: Tensor, wanted: int, po
         step = max(1, rows.shape[1] // wanted)
         return rows[:, position % step :: step]
     height, width = layer.padding
-    patches = F.pad(images, (*width, *height)) if any(height + width) else images
+    patches = _spread(images, layer.spread)
+    patches = F.pad(patches, (*width, *height)) if any(height + width) else patches
     for axis, kernel, stride, dilation in zip((2, 3), weight.shape[2:], layer.stride, layer.dilation, strict=True):
         patches = patches.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
     n, channels, rows_there, columns_there = patches.shape[:4]
-    patches = patches[:, :, *places(n, rows_there, columns_there, wanted, position)]
+    patches = patches[:, :, *places(n, rows_there, columns_there, wanted, position, math.prod(layer.spread))]
     rest = patches.shape[2:]
     grouped = patches.reshape(n, layer.groups, channels // layer.groups, *rest)
     return grouped.permute(1, 0, 3, 4, 2, 5, 6).reshape(layer.groups, -1, weight[0].numel())
+
+
+def _spread(images: Tensor, apart: tuple[int, int]) -> Tensor:
+    """Images (N, C, H, W) with zeros between their values."""
+    if apart == (1, 1):
+        return images
+    n, channels, height, width = images.shape
+    found = images.new_zeros(n, channels, (height - 1) * apart[0] + 1, (width - 1) * apart[1] + 1)
+    found[:, :, :: apart[0], :: apart[1]] = images
+    return found

@@ -59,9 +59,11 @@ def divergences(
 def _outputs_if_rounded(walk: Walk, node: fx.Node, layer: Layer, codebook: Codebook, held_out: int) -> list[Tensor]:
     """The network's outputs if this layer were rounded."""
     weight = walk.model.get_parameter(layer.weight)
-    moments = second_moments(layer, weight, walk.inputs(node)[:-held_out])
+    rows = layer.as_rows(weight)
+    moments = second_moments(layer, rows, walk.inputs(node)[:-held_out])
     centroids = torch.from_numpy(codebook.centroids).to(weight.device)
-    rounded = torch.empty_like(weight).copy_(centroids[compensated_indices(weight, moments, centroids, DAMPING)])
+    indices = layer.as_stored(compensated_indices(rows, moments, centroids, DAMPING))
+    rounded = torch.empty_like(weight).copy_(centroids[indices])
     changed = walk.with_weight(node, rounded, held_out)
     axis = layer.channel_axis(changed[0])
     plain = walk.with_weight(node, weight, held_out)

@@ -35,7 +35,7 @@ from requant.recipe import Recipe
 PATH = Path(__file__).parents[1] / "experiments" / "outputs.csv"
 COLUMNS = ("task", "way", "bytes", "original_bytes", "n", "lost", "measure", "original", "found", "seconds")
 ARCHITECTURE = Architecture("efficientnet_lite0")
-NOISE, PATCH, TRAINED = 25 / 255, 64, 4000  # standard deviation, pixels, patches
+NOISE, PATCH, TRAINED = 25 / 255, 32, 8000  # standard deviation, pixels, patches
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class ClassMap(nn.Module):
 class Denoiser(nn.Module):
     """Seven convolutions that find the noise, which is taken off."""
 
-    def __init__(self, width: int = 48, depth: int = 5) -> None:
+    def __init__(self, width: int = 32, depth: int = 5) -> None:
         super().__init__()
         middle = [layer for _ in range(depth) for layer in (nn.Conv2d(width, width, 3, padding=1), nn.ReLU())]
         first, last = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, 3, 3, padding=1)
@@ -153,7 +153,7 @@ def denoising(images: str | None, photographs: str) -> Task:  # noqa: ARG001
     """Values of each pixel: the signal to noise ratio of what comes out."""
     torch.manual_seed(0)
     plain = Preprocessing(size=PATCH, resize=PATCH, mean=(0.0,) * 3, std=(1.0,) * 3)
-    settings: dict[str, Any] = {"root": photographs, "scale": (0.03, 0.3), "seed": 0}
+    settings: dict[str, Any] = {"root": photographs, "scale": (0.005, 0.05), "seed": 0}
     seen = pixels(data.unlabeled("folder", plain, part="seen", crops=TRAINED, **settings))
     held_out = pixels(data.unlabeled("folder", plain, part="held_out", crops=500, **settings))
     noisy, test = (clean + NOISE * torch.randn_like(clean) for clean in (seen, held_out))
@@ -164,7 +164,7 @@ def denoising(images: str | None, photographs: str) -> Task:  # noqa: ARG001
 
     batches = list(test.split(50))
     return Task(
-        Denoiser, teacher, KINDS["values"], noisy, batches, "PSNR, dB", decibels, (42_000, 28_000, 21_000), 1024
+        Denoiser, teacher, KINDS["values"], noisy, batches, "PSNR, dB", decibels, (19_000, 14_000, 10_000), 1024
     )
 
 
@@ -173,7 +173,7 @@ def pixels(images: data.UnlabeledImages) -> Tensor:
     return torch.cat(list(data.loader(images, 100, shuffle=False)))
 
 
-def trained(model: nn.Module, noisy: Tensor, clean: Tensor, steps: int = 1500, batch: int = 16) -> nn.Module:
+def trained(model: nn.Module, noisy: Tensor, clean: Tensor, steps: int = 3000, batch: int = 16) -> nn.Module:
     """The denoiser, taught with noise of which the truth is known."""
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

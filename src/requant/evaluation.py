@@ -1,6 +1,6 @@
 """How often a network is right, and how far it is from its teacher, on batches of images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -38,7 +38,7 @@ def outputs(model: nn.Module, batches: Batches, kind: Outputs = SOFTMAX) -> tupl
 @torch.inference_mode()
 def _outputs(models: list[nn.Module], batches: Batches, kind: Outputs) -> tuple[list[Tensor], Tensor]:
     """The outputs of each model, in one pass over the batches, and the labels."""
-    logits: list[list[Tensor]] = [[] for _ in models]
+    outputs: list[list[Tensor]] = [[] for _ in models]
     labels: list[Tensor] = []
     with ExitStack() as modes:
         for model in models:
@@ -46,11 +46,25 @@ def _outputs(models: list[nn.Module], batches: Batches, kind: Outputs) -> tuple[
         for batch in batches:
             images_NCHW, labels_N = _checked(batch, kind)
             labels.append(labels_N.cpu())
-            for model, found in zip(models, logits, strict=True):
+            for model, found in zip(models, outputs, strict=True):
                 found.append(kind.of(model, _as_weights(model, images_NCHW)).float().cpu())
+            _check_room(outputs[0], sum(map(len, labels)))
     if not sum(map(len, labels)):
         raise DataError("no images to measure on: the test set is empty")
-    return [torch.cat(found) for found in logits], torch.cat(labels)
+    return [torch.cat(found) for found in outputs], torch.cat(labels)
+
+
+MOST_BYTES = 4 << 30  # of one network's outputs: as many again where they are compared with another's
+
+
+def _check_room(outputs: Sequence[Tensor], images: int) -> None:
+    """Raise DataError where outputs, of which those of each pixel are many, would fill the memory."""
+    size = sum(found.nbytes for found in outputs)
+    if size > MOST_BYTES:
+        raise DataError(
+            f"the outputs on {images} images take {size / (1 << 30):.1f} GiB, and {MOST_BYTES >> 30} GiB are kept at "
+            f"most: measure on {int(images * MOST_BYTES / size)} images at most (data.limit)"
+        )
 
 
 def _checked(batch: Any, kind: Outputs) -> tuple[Tensor, Tensor]:
@@ -72,7 +86,7 @@ def _checked(batch: Any, kind: Outputs) -> tuple[Tensor, Tensor]:
 _LABELS: dict[str, tuple[str, Callable[[Tensor], bool]]] = {
     "softmax": (
         "class indices (N,), or (N, height, width) where each position has one",
-        lambda labels: labels.ndim != 2 and not labels.is_floating_point() and labels.dtype != torch.bool,
+        lambda labels: not labels.is_floating_point() and labels.dtype != torch.bool,
     ),
     "sigmoid": ("booleans (N, C, ...)", lambda labels: labels.dtype == torch.bool),
     "values": ("floats (N, C, ...)", Tensor.is_floating_point),

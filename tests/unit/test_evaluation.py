@@ -118,7 +118,7 @@ def test_outputs_of_another_form_are_an_error(outputs: object) -> None:
     ("batches", "message"),
     [
         ([(torch.randn(4, 3), torch.zeros(4))], "class indices"),
-        ([(torch.randn(4, 3), torch.zeros(4, 1, dtype=torch.int64))], "class indices"),
+        ([(torch.randn(4, 3), torch.zeros(4, 1, dtype=torch.int64))], r"need \(4,\)"),
         ([(torch.randn(4, 3), torch.zeros(4, dtype=torch.bool))], "class indices"),
         ([(torch.randn(4, 3), torch.zeros(3, dtype=torch.int64))], "class indices"),
         ([(torch.randn(4, 3), torch.tensor([0, 1, -1, 0]))], "from -1 to 1, and the outputs have classes 0 to 4"),

@@ -321,6 +321,14 @@ def test_what_cannot_be_is_said_with_what_to_do() -> None:
     assert "outputs" not in Architecture("own:net.py:make").to_dict()
 
 
+def test_more_outputs_than_the_memory_holds_are_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("requant.evaluation.MOST_BYTES", 30 * 4 * 16 * 16 * 4)
+    batches = list(zip(OTHERS.split(16), torch.zeros(64, 16, 16, dtype=torch.int64).split(16), strict=True))
+    with pytest.raises(DataError, match=r"on 32 images take .* measure on 30 images at most"):
+        evaluate(pixels(), batches)
+    assert evaluate(pixels(), batches[:1]).n == 16 * 16 * 16
+
+
 def test_the_settings_know_all_kinds() -> None:
     assert set(OUTPUTS) == set(KINDS)
 

@@ -118,26 +118,33 @@ def test_the_size_is_met_and_a_trellis_leaves_them_out(tmp_path: Path) -> None:
     assert distance(VALUES, student, model) < 0.7 * distance(VALUES, rounded.model, model)
 
 
-def test_a_size_computed_for_another_tensor_is_left_alone() -> None:
-    class Sized(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.down, self.up = nn.Conv2d(3, 4, 3, 2, 1), nn.ConvTranspose2d(4, 2, 3, 2, 1)
+class Sized(nn.Module):
+    """Its last layer is told how large its outputs shall be."""
 
-        def forward(self, images: Tensor) -> Tensor:
-            found: Tensor = self.up(self.down(images), output_size=images.shape[2:])
-            return found
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 4, 3, 2, 1), nn.ConvTranspose2d(4, 2, 3, 2, 1)
 
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.up(self.down(images), output_size=images.shape[2:])
+        return found
+
+
+class Computed(Sized):
+    """So is this one's, by a number that is computed anew for each batch."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        more = (images.shape[0] * 2 - 1) % 2
+        return F.conv_transpose2d(self.down(images), self.up.weight, self.up.bias, 2, 1, (more, 1))
+
+
+def test_outputs_of_a_size_that_is_asked_for_are_followed_where_it_is_known() -> None:
     model = Sized().eval()
-    with torch.no_grad():
-        model.down.weight.add_(0.01)
-    found = {layer.weight: layer for layer in layers(model, trace(model, OTHERS[:1])).values()}
-    assert "down.weight" in found
-    if "up.weight" in found:  # where the sizes are known
-        outputs = model(OTHERS).detach()
-        layer, rows = found["up.weight"], found["up.weight"].as_rows(model.up.weight.detach())
-        seen = sampled_inputs(layer, rows, model.down(OTHERS).detach(), 10**6, 0)
-        made = seen @ rows.reshape(1, 2, -1).transpose(1, 2) + model.up.bias.detach()
-        wanted = outputs.permute(0, 2, 3, 1).reshape(1, -1, 2)
-        assert torch.allclose(made, wanted, atol=1e-4)
-        assert F.mse_loss(made, wanted) < 1e-8
+    layer = {layer.weight: layer for layer in layers(model, trace(model, OTHERS[:1])).values()}["up.weight"]
+    rows, outputs = layer.as_rows(model.up.weight.detach()), model(OTHERS).detach()
+    seen = sampled_inputs(layer, rows, model.down(OTHERS).detach(), 10**6, 0)
+    made = seen @ rows.reshape(1, 2, -1).transpose(1, 2) + model.up.bias.detach()
+    assert torch.allclose(made, outputs.permute(0, 2, 3, 1).reshape(1, -1, 2), atol=1e-4)
+    other = Computed().eval()
+    assert torch.equal(other(OTHERS).isfinite().all(), torch.tensor(True))
+    assert [layer.weight for layer in layers(other, trace(other, OTHERS[:1])).values()] == ["down.weight"]

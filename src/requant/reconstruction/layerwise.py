@@ -161,9 +161,10 @@ def best_damping(
     before = distance(plain)
     found = {damping: distance(reconstruct(original, codebooks, seen, damping)[0]) for damping in DAMPINGS}
     best = min(found, key=found.__getitem__)
-    tried = ", ".join(f"{max(value, 0.0):.4f} with {damping:g}" for damping, value in found.items())
-    said = "the squared error" if outputs.decided is None else "KL"
-    console.print(f"  damping {best:g}: on held-out images {said} is {tried}; {before:.4f} before", highlight=False)
+    said, form = ("the squared error", ".3g") if outputs.decided is None else ("KL", ".4f")
+    tried = ", ".join(f"{max(value, 0.0):{form}} with {damping:g}" for damping, value in found.items())
+    text = f"  damping {best:g}: on held-out images {said} is {tried}; {before:{form}} before"
+    console.print(text, highlight=False)
     if before < found[best]:
         console.print("  The clusters as they are were nearer: give it more images, or set retrain=none.")
     return best

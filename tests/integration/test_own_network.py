@@ -61,3 +61,28 @@ def test_the_example_is_what_model_own_compresses(cache: Path, tmp_path: Path) -
     run(cache, tmp_path, *QUICK, "model=own", "retrain=none", "plan=auto", "target.reduction=0.9")
     (result,) = results(tmp_path)
     assert result["size"]["quantized_bytes"] <= 0.1 * result["size"]["original_bytes"]
+
+
+SMALL = """
+import torch
+from torch import nn
+
+def colours():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Flatten()]
+    model = nn.Sequential(*layers, nn.Linear(32 * 8 * 8, 7))
+    nn.init.normal_(model[-1].weight, std=0.2)
+    return model
+"""
+
+
+def test_any_network_is_made_smaller_by_one_short_command(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(SMALL)
+    network = ("model=own", f"model.name=own:{tmp_path / 'nets.py'}:colours", "model.classes=7", "model.channels=3")
+    network += ("model.image_size=32", "model.mean=[0.5,0.5,0.5]", "model.std=[0.2,0.2,0.2]", "model.weights=none")
+    few = ("unlabeled.crops=96", "data.limit=24", "plan.images=32", "retrain.images=64", "retrain.batch_size=16")
+    printed = run(cache, tmp_path / "out", "experiment=smaller", *network, *few).stdout
+    (result,) = results(tmp_path / "out")
+    assert 0.99 * 0.1 <= result["size"]["retrained_bytes"] / result["size"]["original_bytes"] <= 0.1
+    assert result["accuracy"]["retrained"]["kl"] < result["accuracy"]["quantized"]["kl"]
+    assert "n = 24 images without labels, held out" in " ".join(printed.split())

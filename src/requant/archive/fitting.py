@@ -141,17 +141,21 @@ class _Fit:
         """Levels on these axes, each where it costs least with the others as they are, and about their bits."""
         levels = {axis: np.zeros(self.sums[axis].size, np.int64) for axis in axes}
         prices = {axis: 1 + 0.7 * np.abs(CANDIDATES) for axis in axes}  # bits of each level
+        saved = {axis: self.spacing * np.outer(self.sums[axis], CANDIDATES) for axis in axes}
         n = int(self.counts.sum())
-        for _ in range(ROUNDS):
+        for turn in range(ROUNDS):
+            before = dict(levels)
             for axis in axes:
                 lowest, weights = _distribution([levels[other] for other in axes if other != axis])
                 first = CANDIDATES[0] + lowest - LOWEST
                 z = np.convolve(self.z[first : first + MOST_LEVELS + weights.size - 1], weights[::-1], "valid")
                 values = n / self.sums[axis].size
-                nats = values * z - self.spacing * np.outer(self.sums[axis], CANDIDATES)
+                nats = values * z - saved[axis]
                 levels[axis] = CANDIDATES[(nats / np.log(2) + prices[axis]).argmin(1)]
                 used = np.bincount(levels[axis] - CANDIDATES[0], minlength=MOST_LEVELS) + 0.1
                 prices[axis] = -np.log2(used / used.sum())
+            if turn and all(np.array_equal(levels[axis], before[axis]) for axis in axes):
+                break  # so are the prices, and all that would follow
         lowest, weights = _distribution(list(levels.values()))
         total = n * float(weights @ self.z[lowest - LOWEST :][: weights.size]) - self._tilted(levels)
         stored = sum(_entropy(np.bincount(found - found.min())) for found in levels.values())

@@ -6,7 +6,8 @@ codebooks without taking more bits (`retraining.codebooks`).
 """
 
 import copy
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from requant.errors import UserError
 from requant.outputs import meaning
 from requant.recipe import Recipe
 from requant.reconstruction import batches_of
+from requant.reconstruction.sensitivity import mean_divergence, outputs_on
 from requant.retraining import Movement, retrain_codebooks
 from requant.retraining.unlabeled import Images, checked
 from requant.targets import TRAINED, fit_drop, fit_size
@@ -29,6 +31,8 @@ from requant.targets import TRAINED, fit_drop, fit_size
 STORAGE = "entropy"
 PLANNED = 128
 """Images that say what a layer's weights are worth."""
+COMPARED = 512
+"""Images that say whether training brought the network nearer."""
 
 
 def compress_to(
@@ -66,7 +70,8 @@ def compress_to(
         damping: of reconstruction; None: the best of three, by images held out from it.
         trellis: weights between two grids where layers have bits enough (`requant.codebook_trellis`); not where it is
             trained, as training moves indices.
-        recipe: of training on all images after that (adam or adamw), worth most at few bits; None: no training.
+        recipe: of training on all images after that (adam or adamw), worth most at few bits; what it moves away, with a
+            warning, is left as it was. None: no training.
         movement: how fast codebooks move in it; their bits are held whatever it says.
         outputs: what the network's outputs are: softmax (scores of classes), sigmoid (of things that are there or not)
             or values (`requant.outputs`); each position of an image may have its own.
@@ -105,9 +110,27 @@ def compress_to(
         assert held_out is not None
         others = batches_of(checked(held_out, first.dtype), len(held_out), batch_size)
         found = fit_drop(grids, drop, others, lambda made: _in_units(grids, made).model, **settings)
-    if recipe is not None:
-        found = _trained(grids, found, images, recipe, movement, {"seed": seed, **training})
-    return _in_units(grids, found)
+    if recipe is None:
+        return _in_units(grids, found)
+    trained = _trained(grids, found, images, recipe, movement, {"seed": seed, **training})
+    return _in_units(grids, _nearer(grids, found, trained, batches_of(images, COMPARED, batch_size)))
+
+
+def _nearer(grids: Grids, before: Compressed, trained: Compressed, batches: Sequence[Tensor]) -> Compressed:
+    """The trained network, unless it is further from the original on these images than it was before."""
+    wanted = outputs_on(grids.outputs, grids.base, batches)
+    was, is_ = (
+        mean_divergence(grids.outputs, outputs_on(grids.outputs, made.model, batches), wanted)
+        for made in (before, trained)
+    )
+    if is_ <= was:
+        return trained
+    warnings.warn(
+        f"training moved the network away, from {was:.3g} to {is_:.3g} on images that it saw: it is left as it was. "
+        "Lower the recipe's learning_rate and the movement's rates, or train longer",
+        stacklevel=3,
+    )
+    return before
 
 
 def _trained(

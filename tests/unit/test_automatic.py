@@ -56,6 +56,18 @@ def test_training_brings_it_nearer_within_the_size(tmp_path: Path) -> None:
     assert divergence(student, teacher, MANY) < divergence(before.model, teacher, MANY)
 
 
+def test_training_that_moves_it_away_is_undone(tmp_path: Path) -> None:
+    teacher = network()
+    settings = {"damping": 0.1, "trellis": False}
+    before = compress_to(teacher, SEEN, size=round(TRAINED * 6500), **settings)
+    recipe = Recipe(epochs=1, batch_size=32, optimizer="adam", learning_rate=0.5)
+    with pytest.warns(UserWarning, match="training moved the network away, from .* it is left as it was"):
+        found = compress_to(teacher, SEEN, size=6500, recipe=recipe, **settings)
+    size, student = stored(tmp_path / "a", found)
+    assert 6500 * 0.98 <= size <= 6500
+    assert divergence(student, teacher, OTHERS) < 1.5 * divergence(before.model, teacher, OTHERS)
+
+
 def test_the_same_call_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in "ab":
         stored(tmp_path / name, compress_to(network(), SEEN, size=6000, damping=0.1, seed=3))

@@ -32,7 +32,7 @@ from requant.reconstruction.graph import (
 from requant.reconstruction.least_squares import solved
 from requant.reconstruction.moments import JointMoments, joint_moments
 from requant.reconstruction.rounding import compensated_indices
-from requant.reconstruction.sensitivity import mean_divergence
+from requant.reconstruction.sensitivity import mean_divergence, outputs_on
 from requant.reconstruction.statistics import correction, mean_and_variance
 from requant.reconstruction.trellis_rounding import trellis_indices
 from requant.suggest import some
@@ -150,10 +150,10 @@ def best_damping(
     if len(batches) == 1:
         return DAMPINGS[-1]
     seen, others = batches[:-held_out], batches[-held_out:]
-    wanted = _outputs(outputs, original, others)
+    wanted = outputs_on(outputs, original, others)
 
     def distance(student: nn.Module) -> float:
-        found = mean_divergence(outputs, _outputs(outputs, student, others), wanted)
+        found = mean_divergence(outputs, outputs_on(outputs, student, others), wanted)
         return math.inf if math.isnan(found) else found
 
     plain = copy.deepcopy(original)
@@ -168,11 +168,6 @@ def best_damping(
     if before < found[best]:
         console.print("  The clusters as they are were nearer: give it more images, or set retrain=none.")
     return best
-
-
-def _outputs(outputs: Outputs, model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
-    with evaluating(model), torch.inference_mode():
-        return [outputs.of(model, batch) for batch in batches]
 
 
 def _rounded(layer: Layer, weight: Tensor, moments: JointMoments, codebook: Codebook, damping: float) -> Codebook:

@@ -72,6 +72,12 @@ def _outputs_if_rounded(walk: Walk, node: fx.Node, layer: Layer, codebook: Codeb
     return walk.ended(node, [values * scale.reshape(shape) + shift.reshape(shape) for values in changed])
 
 
+def outputs_on(outputs: Outputs, model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
+    """A network's outputs (N, C, ...), in eval mode, for each batch."""
+    with evaluating(model), torch.inference_mode():
+        return [outputs.of(model, batch) for batch in batches]
+
+
 def mean_divergence(outputs: Outputs, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
     """Of found outputs (N, C, ...) from wanted ones, over all batches."""
     pairs = zip(found, wanted, strict=True)

@@ -112,9 +112,9 @@ def _fitted(bits: int, job: Job, damping: float | None, trellis: bool) -> Compre
     batches = [] if damping is None else batches_of(crops(job), job.network.images, job.network.batch)
 
     def size(compressed: Compressed) -> int:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "network"
-            return job.save(path, *in_units(grids, compressed.model, compressed.codebooks), "entropy")
+        architecture = job.network.architecture.to_dict()
+        held = in_units(grids, compressed.model, compressed.codebooks)
+        return archive.file_size(*held, storage="entropy", architecture=architecture)
 
     return fit_size(grids, size, size_at(bits, job), batches, damping, trellis)
 

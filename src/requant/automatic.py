@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor, nn
@@ -164,6 +162,4 @@ def _in_units(grids: Grids, made: Compressed) -> Compressed:
 def _bytes(grids: Grids, architecture: Mapping[str, Any] | None, made: Compressed) -> int:
     """Of the file."""
     held = _in_units(grids, made)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "network.h5"
-        return archive.save(path, held.model, held.codebooks, storage=STORAGE, architecture=architecture).bytes
+    return archive.file_size(held.model, held.codebooks, storage=STORAGE, architecture=architecture)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
@@ -71,6 +72,12 @@ def save(
     image, tensors = _image(manifest, contents)
     _write(Path(path), image)
     return summarize(Path(path), Path(path).stat().st_size, tensors)
+
+
+def file_size(model: nn.Module, codebooks: Mapping[str, AnyCodebook], **settings: Any) -> int:
+    """The bytes of the file that `save` would write; `settings` are its."""
+    with TemporaryDirectory() as folder:
+        return save(Path(folder) / "network", model, codebooks, **settings).bytes
 
 
 def _plain(data: Mapping[str, Any] | None) -> dict[str, Any] | None:

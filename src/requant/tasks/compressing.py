@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -166,11 +165,7 @@ def _at_target(
         model, codebooks = _as_stored(settings, found, compressed.model, compressed.codebooks)
         architecture = assembly.architecture_in_file(settings)
         provenance = _provenance(settings, found.base, compressed)  # as long as that of the file to come
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "network.h5"
-            return archive.save(
-                path, model, codebooks, storage="entropy", architecture=architecture, provenance=provenance
-            ).bytes
+        return archive.file_size(model, codebooks, storage="entropy", architecture=architecture, provenance=provenance)
 
     target = assembly.target_bytes(settings, found.original_bytes)
     if settings.retrain.method == "codebook":

@@ -34,7 +34,9 @@ def result_table(result: Mapping[str, Any]) -> Table:
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    columns = COLUMNS[measure(config)]
+    columns = dict(COLUMNS[measure(config)])
+    if config["model"].get("outputs") == "sigmoid":
+        columns["correct"] = "same yes or no"
     for heading in ("", "bytes", "size", *columns.values()):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for name in STUDENTS:

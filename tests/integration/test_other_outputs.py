@@ -96,6 +96,7 @@ def test_decisions_at_each_position_are_counted(
     printed = run(tmp_path / "cache", tmp_path / "out", *QUICK, *aim, *network(code, function, outputs, numbers)).stdout
     side = 14 if function == "mask" else 7
     assert f"n = {60 * side * side:,} outputs of 60 images without labels" in " ".join(printed.split())
+    assert ("same yes or no" if outputs == "sigmoid" else "same class") in " ".join(printed.split())
     result = only_result(tmp_path / "out")
     for found in result["accuracy"].values():
         assert found["top1"] == found["agreement"] == found["correct"] / found["n"]

@@ -6,8 +6,7 @@ codebooks without taking more bits (`retraining.codebooks`).
 """
 
 import copy
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,16 +20,14 @@ from requant.errors import UserError
 from requant.outputs import meaning
 from requant.recipe import Recipe
 from requant.reconstruction import batches_of
-from requant.reconstruction.sensitivity import mean_divergence, outputs_on
 from requant.retraining import Movement, retrain_codebooks
+from requant.retraining.harm import COMPARED, moved_away
 from requant.retraining.unlabeled import Images, checked
 from requant.targets import TRAINED, fit_drop, fit_size
 
 STORAGE = "entropy"
 PLANNED = 128
 """Images that say what a layer's weights are worth."""
-COMPARED = 512
-"""Images that say whether training brought the network nearer."""
 
 
 def compress_to(
@@ -111,24 +108,9 @@ def compress_to(
     if recipe is None:
         return _in_units(grids, found)
     trained = _trained(grids, found, images, recipe, movement, {"seed": seed, **training})
-    return _in_units(grids, _nearer(grids, found, trained, batches_of(images, COMPARED, batch_size)))
-
-
-def _nearer(grids: Grids, before: Compressed, trained: Compressed, batches: Sequence[Tensor]) -> Compressed:
-    """The trained network, unless it is further from the original on these images than it was before."""
-    wanted = outputs_on(grids.outputs, grids.base, batches)
-    was, is_ = (
-        mean_divergence(grids.outputs, outputs_on(grids.outputs, made.model, batches), wanted)
-        for made in (before, trained)
-    )
-    if is_ <= was:
-        return trained
-    warnings.warn(
-        f"training moved the network away, from {was:.3g} to {is_:.3g} on images that it saw: it is left as it was. "
-        "Lower the recipe's learning_rate and the movement's rates, or train longer",
-        stacklevel=3,
-    )
-    return before
+    seen = batches_of(images, COMPARED, batch_size)
+    undone = moved_away(grids.outputs, grids.base, found.model, trained.model, seen)
+    return _in_units(grids, found if undone else trained)
 
 
 def _trained(

@@ -79,6 +79,8 @@ def _caption(result: Mapping[str, Any]) -> str:
         lines[0] += ", size against float32" + ("," if distance else "")
         lines += [distance] if distance else []
         lines.append(f"size reduced by {_percent(result['size']['size_reduction'])} %")
+    if result.get("retrain", {}).get("undone"):
+        lines.append("training moved the network away and was undone: this is what it began with")
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
     return "\n".join([*lines, seconds])
 

@@ -325,6 +325,23 @@ def test_codebooks_are_trained_from_what_reconstruction_leaves(cache: Path, tmp_
         assert (book.indices != before.indices).any()
 
 
+def test_training_that_moves_a_reconstructed_network_away_is_undone(cache: Path, tmp_path: Path) -> None:
+    command = ["plan=weights", "clustering=kmeans", "centroids=16", "retrain@baseline=none", *QUICK]
+    few = ("retrain.images=200", "retrain.batch_size=25", "retrain.damping=0.1")
+    run(cache, tmp_path / "a", *command, *few, "retrain=reconstruct")
+    wild = ("retrain=codebook", "retrain.start=reconstruct", "retrain.learning_rate=0.5", "retrain.epochs=1")
+    done = run(cache, tmp_path / "b", *command, *few, *wild)
+    assert "training moved the network away" in done.stderr
+    assert "was undone: this is what it began with" in " ".join(done.stdout.split())
+    (alone,), (undone,) = results(tmp_path / "a"), results(tmp_path / "b")
+    assert undone["retrain"]["undone"] is True
+    assert "undone" not in alone["retrain"]
+    assert undone["accuracy"]["retrained"] == alone["accuracy"]["retrained"]
+    files = [read(next((tmp_path / name).rglob("retrained.h5"))) for name in "ab"]
+    for name, book in files[0].codebooks.items():
+        assert (files[1].codebooks[name].indices == book.indices).all()
+
+
 def test_codebooks_are_trained_within_the_size_that_was_asked_for(cache: Path, tmp_path: Path) -> None:
     """Coarse grids' indices are mostly 0: training would move them elsewhere, and the file grow by half."""
     plan = ("plan=auto", "target.reduction=0.97", "plan.trellis=false", "plan.images=64", "retrain@baseline=none")

@@ -34,6 +34,8 @@ class History:
     """Computing the teacher's outputs beforehand."""
     start_seconds: float = 0.0
     """Reconstructing the network that the first epoch begins with."""
+    undone: bool = False
+    """It moved a reconstructed network away from the teacher, which was then left as it had been."""
 
     @property
     def epochs(self) -> int:
@@ -50,6 +52,7 @@ class History:
             "seconds_per_epoch": self.seconds / max(1, self.epochs),
             "images_seen": self.images_seen,
             "curve": self.curve,
+            **({"undone": True} if self.undone else {}),
         }
 
 

@@ -30,6 +30,7 @@ from requant.reconstruction import batches_of, reconstruct
 from requant.report import print_result
 from requant.results import ending, findings, measure, summary, write_result
 from requant.retraining import History, Movement, retrain, retrain_codebooks, retrain_with_labels
+from requant.retraining.harm import COMPARED, moved_away
 from requant.runs import settings_hash
 from requant.scoring import Accuracy, score
 from requant.settings import all_settings, settings_of_file
@@ -87,7 +88,10 @@ def compress_network(settings: Config, folder: Path) -> Path:
                 if "reconstruct" in (recipe.method, recipe.start):
                     student, codebooks = _reconstruct(job, name, recipe, images[name])
                 if recipe.method != "reconstruct":
+                    start = (copy.deepcopy(student), codebooks) if recipe.start == "reconstruct" else None
                     codebooks = _retrain(job, name, recipe, student, codebooks, images[name], tracker)
+                    if start is not None and _moved_away(job, name, start[0], student, images[name]):
+                        student, codebooks = start
             students[name] = (student, codebooks)
         if not is_main():
             return folder / RESULT
@@ -286,6 +290,15 @@ def _retrain(
         history, codebooks = retrain_codebooks(student, job.teacher, images, movement=movement, **common)
     job.histories[name] = replace(history, start_seconds=begun)
     return codebooks
+
+
+def _moved_away(job: Run, name: str, before: nn.Module, after: nn.Module, images: Any) -> bool:
+    """Whether training made a reconstructed network worse; the result says so."""
+    device, kind = assembly.device(job.settings), assembly.outputs(job.settings)
+    batches = [batch.to(device) for batch in batches_of(images, COMPARED, job.settings.data.batch_size)]
+    undone = moved_away(kind, job.teacher, before, after.to(device), batches)
+    job.histories[name] = replace(job.histories[name], undone=undone)
+    return undone
 
 
 def _outputs_and_saved(found: Shared) -> tuple[Tensor, float]:

@@ -18,6 +18,7 @@ _HOME = {
     "evaluate": "requant.evaluation",
     "load": "requant.archive",
     "read": "requant.archive",
+    "reconstruct": "requant.automatic",
     "retrain": "requant.retraining",
     "retrain_codebooks": "requant.retraining",
     "save": "requant.archive",
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate",
     "load",
     "read",
+    "reconstruct",
     "retrain",
     "retrain_codebooks",
     "save",
@@ -40,7 +42,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from requant.archive import load, read, save
-    from requant.automatic import compress_to
+    from requant.automatic import compress_to, reconstruct
     from requant.clustering import cluster
     from requant.codebook import Codebook
     from requant.compression import compress

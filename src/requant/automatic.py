@@ -1,4 +1,4 @@
-"""From a network, images and a size to the network that a file of that size holds: plan=auto in one call.
+"""From a network and images to a small network in one call: plan=auto at a given size, retrain=reconstruct.
 
 As `run.py plan=auto` does it: a grid for each layer (`auto`), found by the size of the file (`targets`) while the
 network is reconstructed layer by layer (`reconstruction`); then, where a recipe is given, trained end to end on its
@@ -20,6 +20,7 @@ from requant.errors import UserError
 from requant.outputs import meaning
 from requant.recipe import Recipe
 from requant.reconstruction import batches_of
+from requant.reconstruction import reconstruct as layer_by_layer
 from requant.retraining import Movement, retrain_codebooks
 from requant.retraining.harm import COMPARED, moved_away
 from requant.retraining.unlabeled import Images, checked
@@ -111,6 +112,39 @@ def compress_to(
     seen = batches_of(images, COMPARED, batch_size)
     undone = moved_away(grids.outputs, grids.base, found.model, trained.model, seen)
     return _in_units(grids, found if undone else trained)
+
+
+def reconstruct(
+    teacher: nn.Module,
+    student: Compressed,
+    images: Images | Tensor,
+    *,
+    count: int = 1024,
+    batch_size: int = 32,
+    damping: float | None = None,
+    outputs: str = "softmax",
+) -> Compressed:
+    """What `requant.compress` gave, its weights chosen anew among the same centroids so that errors cancel.
+
+    Layer by layer, by least squares; no label, no gradients, minutes (`requant.reconstruction`).
+
+    Args:
+        teacher: the network that was compressed; left as it is.
+        student: of it; left as it is. Each tensor on one table of centroids.
+        images: as for `compress_to`.
+        count: how many of them to look at.
+        batch_size: images at a time.
+        damping: how little the images are trusted; None: the best of three, by images held out.
+        outputs: what the network's outputs are: softmax, sigmoid or values.
+
+    Raises:
+        UserError: for no images, networks that cannot be followed, and codebooks of other forms.
+
+    """
+    first = next(teacher.parameters())
+    batches = [batch.to(first.device) for batch in batches_of(checked(images, first.dtype), count, batch_size)]
+    model, codebooks = layer_by_layer(teacher, student.codebooks, batches, damping, outputs=meaning(outputs))
+    return replace(student, model=model, codebooks=codebooks)
 
 
 def _trained(

@@ -8,7 +8,7 @@ import torch
 from test_reconstruction import divergence, images
 from torch import Tensor, nn
 
-from requant import Movement, Recipe, compress_to, load, save
+from requant import Movement, Recipe, compress, compress_to, load, reconstruct, save
 from requant.compression import Compressed, check_placed
 from requant.errors import UserError
 from requant.targets import TRAINED
@@ -66,6 +66,19 @@ def test_training_that_moves_it_away_is_undone(tmp_path: Path) -> None:
     size, student = stored(tmp_path / "a", found)
     assert 6500 * 0.98 <= size <= 6500
     assert divergence(student, teacher, OTHERS) < 1.5 * divergence(before.model, teacher, OTHERS)
+
+
+def test_clusters_of_one_s_own_rules_are_reconstructed_in_one_call(tmp_path: Path) -> None:
+    teacher = network()
+    student = compress(teacher, [{"kind": "weight", "centroids": 8}], SEEN[:1])
+    before = copy.deepcopy(student.model.state_dict())
+    found = reconstruct(teacher, student, SEEN, damping=0.1)
+    _, loaded = stored(tmp_path / "a", found)
+    assert divergence(loaded, teacher, OTHERS) < divergence(student.model, teacher, OTHERS) / 2
+    assert all(torch.equal(value, before[name]) for name, value in student.model.state_dict().items())
+    assert found.assignments == student.assignments
+    with pytest.raises(UserError, match="there are no images"):
+        reconstruct(teacher, student, SEEN[:0])
 
 
 def test_the_same_call_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def ce(student_NC: Tensor, teacher_NC: Tensor, temperature: float = 1.0) -> Tens
 
 def binary_kl(student_NC: Tensor, teacher_NC: Tensor, temperature: float = 1.0) -> Tensor:
     """`kl` where each of the C scores stands for a yes or no of its own: their sum."""
+    student_NC = student_NC.to(teacher_NC.dtype)  # logarithms in bfloat16 would be too rough
     return SIGMOID.divergence(student_NC / temperature, teacher_NC / temperature) * temperature**2
 
 

@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 from hydra import compose, initialize_config_dir
 from torch import nn
 
@@ -57,3 +58,13 @@ def test_the_demos_sizes_are_those_of_its_files(tmp_path: Path) -> None:
         tmp_path / "a.h5", found.model, found.codebooks, architecture=architecture.to_dict(), provenance=provenance
     )
     assert abs(report.bytes - quantized) <= 16
+
+
+@pytest.mark.slow
+def test_the_denoising_example_runs(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "denoising.py"), "--steps", "5", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (size,) = re.findall(r"^([\d,]+) bytes, [\d.]+ dB; ", done.stdout, re.M)
+    assert (tmp_path / "denoising.h5").stat().st_size == int(size.replace(",", "")) <= 19_201
+    assert (tmp_path / "denoising.png").read_bytes().startswith(b"\x89PNG")

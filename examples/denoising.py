@@ -99,10 +99,12 @@ def main() -> None:
     crop = data.unlabeled("photos", large, part="held_out", crops=4, scale=(0.1, 0.2), seed=0).__getitems__([0])
     with torch.no_grad():
         dirty = crop + NOISE * torch.randn_like(crop)
-        named = (
-            f"{name}, {found / 1e3:.0f} kB" for name, found in (("the network", original), ("the small one", size))
+        titles = (
+            "noisy",
+            f"the network, {original / 1e3:.0f} kB",
+            f"the small one, {size / 1e3:.0f} kB",
+            "the photograph",
         )
-        titles = "noisy", *named, "the photograph"
         shown = dict(zip(titles, (dirty[0], teacher(dirty)[0], student(dirty)[0], crop[0]), strict=True))
     draw(given.out / "denoising.png", shown)
     print(f"Written:\n  {path}\n  {given.out / 'denoising.png'}")

@@ -4,7 +4,7 @@ python -m benchmarks.other_outputs <task> --images <imagenet>/val --photographs 
 
 Tasks: `embedding` (EfficientNet-Lite0 without its classifier: 1,280 values an image), `map` (classified at each of 7 by
 7 positions), `denoising` (a network of seven convolutions, trained here on four fifths of the photographs; values of
-each pixel). Rows go to experiments/outputs.csv as they are found; those that are there are skipped. Measured on the
+each pixel). Rows go to experiments/other_outputs/results.csv; those that are there are skipped. Measured on the
 network loaded back from its file, on images that nothing else looked at.
 """
 
@@ -32,7 +32,7 @@ from requant.outputs import KINDS, Outputs
 from requant.preprocessing import Preprocessing
 from requant.recipe import Recipe
 
-PATH = Path(__file__).parents[1] / "experiments" / "outputs.csv"
+PATH = Path(__file__).parents[1] / "experiments" / "other_outputs" / "results.csv"
 COLUMNS = ("task", "way", "bytes", "original_bytes", "n", "lost", "measure", "original", "found", "seconds")
 ARCHITECTURE = Architecture("efficientnet_lite0")
 NOISE, PATCH, TRAINED = 25 / 255, 32, 8000  # standard deviation, pixels, patches
@@ -243,6 +243,7 @@ def measure(name: str, task: Task, done: Iterable[str]) -> None:
             found = outputs_of(task, archive.load(path, task.make()))
         lost, quality = task.outputs.lost(found, wanted), round(task.quality(found), 4)
         row = (name, way, stored, size, len(wanted), lost, task.measure, original, quality, round(seconds, 1))
+        PATH.parent.mkdir(exist_ok=True)
         new = not PATH.exists()
         with PATH.open("a", newline="") as file:
             csv.writer(file).writerows([COLUMNS, row] if new else [row])

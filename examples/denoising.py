@@ -64,7 +64,7 @@ def decibels(found: Tensor, clean: Tensor) -> float:
 
 def draw(path: Path, shown: dict[str, Tensor]) -> None:
     """One image each, side by side."""
-    figure = Figure(figsize=(7, 2.1), layout="constrained")
+    figure = Figure(figsize=(7, 1.95), layout="constrained")
     for axes, (title, image) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
         axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
         axes.set_title(title, fontsize=8)

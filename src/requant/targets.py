@@ -155,7 +155,7 @@ def fit_drop(
         plain = grids.at(step_of(grids, bits * values / 8))
         tried = reconstructed(plain)
         dropped = kind.lost(torch.cat(outputs_on(kind, stored(tried), held_out)), wanted)
-        said = f"{dropped:.2%} {kind.losing} ({len(wanted)} held-out images)"
+        said = f"{dropped:.2%} {kind.losing} (of {len(wanted)} held-out images)"
         console.print(f"  {bits:.2f} bits a weight: {said}", highlight=False)
         if dropped <= most:
             found, high = tried, bits

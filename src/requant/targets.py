@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from requant.auto import Grids, entropy_bytes, step_of
 from requant.compression import Compressed
 from requant.errors import UserError
+from requant.modes import evaluating
+from requant.outputs import Outputs
 from requant.progress import console
 from requant.reconstruction import best_damping, reconstruct
-from requant.reconstruction.sensitivity import outputs_on
 
 TOLERANCE, RECONSTRUCTED = 2e-3, 1e-2  # of the size wanted
 ROUNDS, RECONSTRUCTIONS = 16, 10
@@ -145,7 +146,7 @@ def fit_drop(
     """
     if not held_out:
         raise UserError("target.max_drop needs unlabeled images that the reconstruction leaves over: supply more")
-    kind, wanted = grids.outputs, torch.cat(outputs_on(grids.outputs, grids.base, held_out))
+    kind, wanted = grids.outputs, _goals(grids.outputs, grids.base, held_out)
     values = sum(grids.base.get_parameter(layer.weight).numel() for layer in grids.layers)
     low, bits, high = LEAST_BITS, FIRST_BITS, MOST_BITS
     reconstructed = _Reconstruction(grids, batches, damping, trellis)
@@ -154,7 +155,7 @@ def fit_drop(
     while found is None or high - low > CLOSE_BITS:
         plain = grids.at(step_of(grids, bits * values / 8))
         tried = reconstructed(plain)
-        dropped = kind.lost(torch.cat(outputs_on(kind, stored(tried), held_out)), wanted)
+        dropped = kind.missed(_goals(kind, stored(tried), held_out), wanted)
         said = f"{dropped:.2%} {kind.losing} (of {len(wanted)} held-out images)"
         console.print(f"  {bits:.2f} bits a weight: {said}", highlight=False)
         if dropped <= most:
@@ -172,3 +173,8 @@ def fit_drop(
             "images that are more like the original's"
         )
     return found
+
+
+def _goals(kind: Outputs, model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
+    with evaluating(model), torch.inference_mode():
+        return torch.cat([kind.goal(kind.of(model, batch)) for batch in batches])

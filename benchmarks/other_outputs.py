@@ -22,21 +22,20 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.arguments import command_line
+from examples.denoising import NOISE, PLAIN, Denoiser, decibels, train
 from requant import archive, data
 from requant.automatic import compress_to
-from requant.clustering import METHODS
 from requant.compression import compress
 from requant.machine import keep_memory
 from requant.models import Architecture, build, load_weights, preprocessing
 from requant.outputs import KINDS, Outputs
-from requant.preprocessing import Preprocessing
 from requant.recipe import Recipe
 from requant.retraining import Movement
 
 PATH = Path(__file__).parents[1] / "experiments" / "other_outputs" / "results.csv"
 COLUMNS = ("task", "way", "bytes", "original_bytes", "n", "lost", "measure", "original", "found", "seconds")
 ARCHITECTURE = Architecture("efficientnet_lite0")
-NOISE, PATCH, TRAINED = 25 / 255, 32, 8000  # standard deviation, pixels, patches
+TRAINED, STEPS = 8000, 3000  # crops, and steps of training the denoiser
 
 
 @dataclass(frozen=True)
@@ -77,21 +76,6 @@ class ClassMap(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 1000, 7, 7)."""
         found: Tensor = self.classifier(self.inner.extract_features(images))
-        return found
-
-
-class Denoiser(nn.Module):
-    """Seven convolutions that find the noise, which is taken off."""
-
-    def __init__(self, width: int = 32, depth: int = 5) -> None:
-        super().__init__()
-        middle = [layer for _ in range(depth) for layer in (nn.Conv2d(width, width, 3, padding=1), nn.ReLU())]
-        first, last = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, 3, 3, padding=1)
-        self.noise = nn.Sequential(first, nn.ReLU(), *middle, last)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) from 0 to 1, noisy, and without noise."""
-        found: Tensor = images - self.noise(images)
         return found
 
 
@@ -153,38 +137,19 @@ def class_map(images: str, photographs: str) -> Task:
 def denoising(images: str | None, photographs: str) -> Task:  # noqa: ARG001
     """Values of each pixel: the signal to noise ratio of what comes out."""
     torch.manual_seed(0)
-    plain = Preprocessing(size=PATCH, resize=PATCH, mean=(0.0,) * 3, std=(1.0,) * 3)
     settings: dict[str, Any] = {"root": photographs, "scale": (0.005, 0.05), "seed": 0}
-    seen = pixels(data.unlabeled("folder", plain, part="seen", crops=TRAINED, **settings))
-    held_out = pixels(data.unlabeled("folder", plain, part="held_out", crops=500, **settings))
+    seen = pixels(data.unlabeled("folder", PLAIN, part="seen", crops=TRAINED, **settings))
+    held_out = pixels(data.unlabeled("folder", PLAIN, part="held_out", crops=500, **settings))
     noisy, test = (clean + NOISE * torch.randn_like(clean) for clean in (seen, held_out))
-    teacher = trained(Denoiser(), noisy, seen)
+    teacher = train(noisy, seen, STEPS)
 
-    def decibels(found: Tensor) -> float:
-        return float(-10 * (found.clamp(0, 1) - held_out).square().mean().log10())
-
-    batches = list(test.split(50))
-    return Task(Denoiser, teacher, KINDS["values"], noisy, batches, "PSNR, dB", decibels, (19_000, 13_000, 9_000), 1024)
+    batches, quality = list(test.split(50)), partial(decibels, clean=held_out)
+    return Task(Denoiser, teacher, KINDS["values"], noisy, batches, "PSNR, dB", quality, (19_000, 13_000, 9_000), 1024)
 
 
 def pixels(images: data.UnlabeledImages) -> Tensor:
     """All of them (N, 3, H, W)."""
     return torch.cat(list(data.loader(images, 100, shuffle=False)))
-
-
-def trained(model: nn.Module, noisy: Tensor, clean: Tensor, steps: int = 3000, batch: int = 16) -> nn.Module:
-    """The denoiser, taught with noise of which the truth is known."""
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(steps):
-        chosen = torch.randint(len(noisy), (batch,), generator=generator)
-        loss = (model(noisy[chosen]) - clean[chosen]).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
 
 
 TASKS: dict[str, Callable[[Any, str], Task]] = {"embedding": embedding, "map": class_map, "denoising": denoising}
@@ -205,10 +170,9 @@ def retrained(size: int, task: Task, path: Path) -> None:
     ours(size, None, task, path, recipe=recipe, movement=Movement(0.002, 0.002))
 
 
-def clustered(method: str, k: int, task: Task, path: Path) -> None:
-    """All weights around k centroids."""
-    assert method in METHODS
-    found = compress(task.teacher, [{"kind": "weight", "centroids": k}], task.test[0][:1], method)
+def clustered(k: int, task: Task, path: Path) -> None:
+    """All weights around k centroids, by k-means."""
+    found = compress(task.teacher, [{"kind": "weight", "centroids": k}], task.test[0][:1])
     archive.save(path, found.model, found.codebooks, storage="entropy")
 
 
@@ -220,7 +184,7 @@ def ways(name: str, task: Task) -> dict[str, Way]:
     found[f"rounded only, {least / 1e6:g} MB"] = partial(ours, least, None, reconstruct_on=0)
     if name == "denoising":
         found[f"ours, trained, {least / 1e6:g} MB"] = partial(retrained, least)
-    return found | {f"k-means, k = {k}": partial(clustered, "kmeans", k) for k in (32, 16, 8)}
+    return found | {f"k-means, k = {k}": partial(clustered, k) for k in (32, 16, 8)}
 
 
 @torch.no_grad()

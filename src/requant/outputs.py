@@ -23,7 +23,7 @@ from requant.errors import ConfigError, UserError
 from requant.suggest import did_you_mean
 
 KEYS = ("out", "logits")
-"""Under which of these names networks give their outputs among other things (torchvision's and Hugging Face's)."""
+"""Under which of these names networks give their outputs among other things, as torchvision's for segmentation do."""
 
 
 def main(found: Any) -> Any:

@@ -62,19 +62,17 @@ class Layer:
 
     def as_rows(self, weight: Tensor) -> Tensor:
         """The weight as (out, ...), each row what one output is computed with; of a transposed convolution a copy."""
-        if not self.transposed:
-            return weight
-        inputs, outputs, *kernel = weight.shape
-        grouped = weight.reshape(self.groups, inputs // self.groups, outputs, *kernel).transpose(1, 2)
-        return grouped.flip(-2, -1).reshape(self.groups * outputs, inputs // self.groups, *kernel)
+        return self._turned(weight) if self.transposed else weight
 
     def as_stored(self, rows: Tensor) -> Tensor:
         """Back from `as_rows`; also of what else there is for each weight."""
-        if not self.transposed:
-            return rows
-        outputs, inputs, *kernel = rows.shape
-        grouped = rows.reshape(self.groups, outputs // self.groups, inputs, *kernel).transpose(1, 2)
-        return grouped.flip(-2, -1).reshape(self.groups * inputs, outputs // self.groups, *kernel)
+        return self._turned(rows) if self.transposed else rows
+
+    def _turned(self, weight: Tensor) -> Tensor:
+        """(in, out / groups, ...) as (out, in / groups, ...) and back, the kernels by 180 degrees: its own inverse."""
+        first, second, *kernel = weight.shape
+        grouped = weight.reshape(self.groups, first // self.groups, second, *kernel).transpose(1, 2)
+        return grouped.flip(-2, -1).reshape(self.groups * second, first // self.groups, *kernel)
 
 
 def trace(model: nn.Module, example: Tensor | None = None) -> fx.Graph:

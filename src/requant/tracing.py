@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from requant.exported import exported
 from requant.modes import evaluating
 
 FAILURES = (fx.proxy.TraceError, TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError)
@@ -140,7 +141,8 @@ class _Sized(fx.Proxy):
 def steps(model: nn.Module, into: tuple[type[nn.Module], ...] = (), example: Tensor | None = None) -> fx.Graph:
     """The steps, in eval mode, of a network that is given images and nothing else: other inputs keep their defaults.
 
-    PyTorch's own modules and those without children are one step each; of the types `into`, the functions they call.
+    PyTorch's own modules and those without children are one step each; of the types `into`, the functions they call. Of
+    a network that torch.fx cannot follow, all steps are functions: `requant.exported`.
 
     Args:
         model: left as it is.
@@ -163,7 +165,10 @@ def steps(model: nn.Module, into: tuple[type[nn.Module], ...] = (), example: Ten
         except FAILURES:
             if example is None:
                 raise
-            return _without_checks(_SizingTracer(into, example).trace(model, concrete_args=defaults))
+            try:
+                return _without_checks(_SizingTracer(into, example).trace(model, concrete_args=defaults))
+            except FAILURES:
+                return exported(model, example)
         if example is None or not into or not _hides_weights(graph):
             return graph
         try:

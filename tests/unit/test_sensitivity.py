@@ -173,9 +173,36 @@ class Overwriting(nn.Module):
         return (self.second(y)[:, :, :5, :5] + x[:, :, :5, :5]).flatten(1)
 
 
+def test_steps_that_work_in_place_leave_a_piece_its_input() -> None:
+    model = Overwriting().eval()
+    chain = as_chain(model, {"first", "second"})
+    assert len(chain) == 2
+    with torch.no_grad():
+        passed = chain[0](torch.randn(2, 1, 16, 16))
+        before = passed.clone()
+        chain[1](passed)
+    assert torch.equal(passed, before)
+    fast = Study(model, torch.zeros(1, 1, 16, 16), batches("vgg_small"), method="linear", storage="packed")
+    whole = evaluate(model, batches("vgg_small"), model)
+    assert fast.teacher.correct == whole.correct
+
+
 def test_a_network_that_overwrites_its_own_inputs_is_refused() -> None:
+    class Clips(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.clamp_(min=0)
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.clips, self.second = nn.Conv2d(1, 4, 3), Clips(), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return (self.second(self.clips(x))[:, :, :5, :5] + x[:, :, :5, :5]).flatten(1)
+
     with pytest.raises(UserError, match="not in place"):
-        Study(Overwriting(), torch.zeros(1, 1, 16, 16), batches("vgg_small"), method="linear", storage="packed")
+        Study(Network(), torch.zeros(1, 1, 16, 16), batches("vgg_small"), method="linear", storage="packed")
 
 
 def test_a_network_that_gives_something_else_each_time_is_refused() -> None:

@@ -89,8 +89,9 @@ def trace(model: nn.Module, example: Tensor | None = None) -> fx.Graph:
     try:
         graph = steps(model, into=(nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention), example=example)
     except FAILURES as error:
+        reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"the network's steps cannot be listed ({error}), which layer by layer work needs: "
+            f"the network's steps cannot be listed ({reason}), which layer by layer work needs: "
             "retrain=proposed takes any network"
         ) from error
     for node in graph.nodes:

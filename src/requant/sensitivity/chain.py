@@ -7,9 +7,14 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 
+from requant.exported import ATEN, module_of
 from requant.tracing import FAILURES, steps
+
+MAKERS = (operator.add, torch.add, ATEN.add.Tensor, torch.conv2d, F.linear, F.batch_norm)
 
 
 def as_chain(model: nn.Module, starts: Collection[str], example: Tensor | None = None) -> list[nn.Module]:
@@ -18,7 +23,8 @@ def as_chain(model: nn.Module, starts: Collection[str], example: Tensor | None =
     A piece begins as late as possible before each module of `starts`, where nothing but one tensor passes: right
     before a layer of VGG, at the beginning of a block of ResNet. A model whose control flow torch.fx cannot trace is
     one piece, with a warning. Modules that work in place keep to it only where a layer or a sum has just made what
-    they overwrite, so that a piece leaves its input as it was.
+    they overwrite, and pieces with other steps that work in place begin with a copy, so that a piece leaves its input
+    as it was.
 
     Args:
         model: in evaluation mode; some of its `inplace` flags are cleared.
@@ -34,7 +40,7 @@ def as_chain(model: nn.Module, starts: Collection[str], example: Tensor | None =
     _spare_inputs(model, graph)
     nodes = list(graph.nodes)
     passing = _passing(nodes)
-    cuts = sorted({_latest(passing, place) for place, node in enumerate(nodes) if node.target in starts})
+    cuts = sorted({_latest(passing, place) for place, node in enumerate(nodes) if module_of(node) in starts})
     bounds = [0, *(cut for cut in cuts if cut > min(passing)), len(nodes)]
     return [_piece(model, nodes[begin:end], passing.get(begin), passing.get(end)) for begin, end in pairwise(bounds)]
 
@@ -44,6 +50,10 @@ def _piece(model: nn.Module, nodes: Sequence[fx.Node], given: fx.Node | None, wa
     graph, copies = fx.Graph(), {}
     if given is not None:
         copies[given] = graph.placeholder(given.name)
+        modules = dict(model.named_modules())
+        made = {node for node in nodes if _makes_its_output(node, modules)}
+        if any(_works_in_place(node, modules) and node.args[0] not in made for node in nodes):
+            copies[given] = graph.call_method("clone", (copies[given],))
     for node in nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
     if wanted is not None:
@@ -64,7 +74,18 @@ def _makes_its_output(node: Any, modules: Mapping[str, nn.Module]) -> bool:
     """Whether what a node gives is a tensor of its own, and never one that it was given."""
     if node.op == "call_module":
         return isinstance(modules[str(node.target)], nn.Conv2d | nn.Linear | nn.BatchNorm2d)
-    return node.target in (operator.add, operator.iadd, torch.add)
+    return node.target in MAKERS
+
+
+def _works_in_place(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    name = str(node.target)
+    if isinstance(node.target, OpOverload):
+        return bool(node.target._schema.is_mutable)
+    if node.op == "call_module":
+        return bool(getattr(modules[name], "inplace", False))
+    if node.op == "call_method":
+        return name.endswith("_") and not name.endswith("__")
+    return node.target is operator.setitem or bool(node.kwargs.get("inplace"))
 
 
 def _latest(passing: Mapping[int, fx.Node], place: int) -> int:

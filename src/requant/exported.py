@@ -1,0 +1,159 @@
+"""A network's steps as torch.export finds them: by running it, whatever Python it is made of."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree
+
+from requant.modes import evaluating
+from requant.outputs import main
+
+ATEN = torch.ops.aten
+LAYERS: dict[Any, Callable[..., Any]] = {
+    ATEN.conv2d.default: torch.conv2d,
+    ATEN.conv2d.padding: torch.conv2d,
+    ATEN.conv_transpose2d.input: torch.conv_transpose2d,
+    ATEN.linear.default: F.linear,
+}
+"""The functions by which layers are known elsewhere; they take the same arguments."""
+
+IMAGES = 2  # of one, torch.export would take it that there is always one
+OTHERS = (1, 3)
+NEARLY = 1e-4  # of the greatest output
+CONSTANT = "_exported_constant"
+
+
+def exported(model: nn.Module, example: Tensor) -> fx.Graph:
+    """The steps, in eval mode, of a network that is given images and nothing else, in batches of any number.
+
+    torch.fx lists what a network's Python would do with anything; this runs it with images. So inputs may be checked,
+    options read and outputs be of classes of their own, as in Hugging Face's networks. Every step is a function, and
+    knows the module that it is of (`module_of`).
+
+    Args:
+        model: left as it is, but for tensors that it makes on its way, which it keeps as attributes.
+        example: images (N, C, H, W), of the model's device and precision; the steps are those for images as large.
+
+    Raises:
+        RuntimeError: or what else the network or torch.export raises, if its path depends on what is computed.
+        ValueError: if it depends on how many images there are.
+
+    """
+    with evaluating(model), torch.no_grad():
+        images = torch.cat([example[:1]] * IMAGES)
+        program = torch.export.export(model, (images,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
+        graph = _listed(model, program)
+        for count in OTHERS:
+            _require_same(model, graph, torch.cat([example[:1]] * count))
+    return graph
+
+
+def _listed(model: nn.Module, program: ExportedProgram) -> fx.Graph:
+    """The program's steps, of which those that get an attribute get one of the model's."""
+    module = program.module()
+    _sizes_from_nearby(module.graph)
+    for node in list(module.graph.nodes):
+        if node.op == "call_module" or (node.op == "get_attr" and not node.users):
+            module.graph.erase_node(
+                node
+            )  # checks of sizes, which the caller's images pass; what nothing is computed with
+        elif node.op == "get_attr":
+            _on_model(model, module, node)
+            _where_it_is_used(node)
+        elif node.op == "call_function":
+            _as_known(node)
+        elif node.op == "output":
+            node.args = (main(_pytree.tree_unflatten(list(node.args[0]), program.call_spec.out_spec)),)
+    return module.graph
+
+
+def module_of(node: fx.Node) -> str | None:
+    """The name of the module that a step is; of functions that `exported` lists, of the innermost one around it."""
+    if node.op == "call_module":
+        return str(node.target)
+    around = list(node.meta.get("nn_module_stack", {}).values())
+    return str(around[-1][0]) if around and node.op == "call_function" else None
+
+
+def _require_same(model: nn.Module, graph: fx.Graph, images: Tensor) -> None:
+    """Raise unless the steps compute what the network does, for other numbers of images than they were listed with."""
+    wanted = main(model(images.clone()))
+    try:
+        found = fx.Interpreter(model, graph=graph).run(images.clone(), enable_io_processing=False)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(f"they depend on how many images there are: {error}") from error
+    if isinstance(wanted, Tensor) and not torch.allclose(found, wanted, atol=NEARLY * float(wanted.abs().max())):
+        raise ValueError(f"they depend on how many images there are, and are others for {len(images)}, or on chance")
+
+
+def _sizes_from_nearby(graph: fx.Graph) -> None:
+    """Let each step take the number of images from the last tensor before it that has one, not from the images.
+
+    torch.export computes each size once, which would keep it at hand from the first step to the last.
+    """
+    having: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if _is_size(node):
+            continue
+        for size in filter(_is_size, node.all_input_nodes):
+            with graph.inserting_before(node):
+                node.replace_input_with(size, _again(size, having))
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and value.ndim and isinstance(value.shape[0], torch.SymInt):
+            having[value.shape[0].node.expr] = node
+    for node in reversed(list(graph.nodes)):
+        if _is_size(node) and not node.users:
+            graph.erase_node(node)
+
+
+def _is_size(node: fx.Node) -> bool:
+    return node.op == "call_function" and isinstance(node.meta.get("val"), torch.SymInt)
+
+
+def _again(size: fx.Node, having: Mapping[Any, fx.Node]) -> fx.Node:
+    """A size computed anew where the graph is being written, from the tensors that have it as their first."""
+    expression = size.meta["val"].node.expr
+    if expression in having:
+        return size.graph.call_function(ATEN.sym_size.int, (having[expression], 0))
+    return size.graph.node_copy(size, lambda used: _again(used, having) if _is_size(used) else used)
+
+
+def _on_model(model: nn.Module, module: fx.GraphModule, node: fx.Node) -> None:
+    """Let the model have what the step gets: tensors that it makes on its way are the exported module's alone."""
+    name = str(node.target)
+    given = _attribute(module, name)
+    if not isinstance(given, Tensor):
+        raise ValueError(f"a part of it, {name}, is no list of steps")
+    if _attribute(model, name) is not given:
+        node.target = f"{CONSTANT}_{name.replace('.', '_')}"
+        setattr(model, node.target, given)
+
+
+def _attribute(model: nn.Module, name: str) -> Any:
+    """None: it has no such."""
+    owner, _, key = name.rpartition(".")
+    try:
+        return getattr(model.get_submodule(owner), key)
+    except AttributeError:
+        return None
+
+
+def _where_it_is_used(node: fx.Node) -> None:
+    """Move a step down to the first that uses it, so that nothing is at hand for longer than it is needed."""
+    following = node.next
+    while following not in node.users:
+        following = following.next
+    following.prepend(node)
+
+
+def _as_known(node: fx.Node) -> None:
+    """Layers and batch norms as the functions of PyTorch that they were."""
+    if node.target is ATEN.batch_norm.default:
+        images, weight, bias, mean, variance, training, momentum, eps, _ = node.args
+        node.target, node.args = F.batch_norm, (images, mean, variance, weight, bias, training, momentum, eps)
+    elif node.target in LAYERS:
+        node.target = LAYERS[node.target]

@@ -103,8 +103,9 @@ def _sizes_from_nearby(graph: fx.Graph) -> None:
             with graph.inserting_before(node):
                 node.replace_input_with(size, _again(size, having))
         value = node.meta.get("val")
-        if isinstance(value, Tensor) and value.ndim and isinstance(value.shape[0], torch.SymInt):
-            having[value.shape[0].node.expr] = node
+        first: Any = value.shape[0] if isinstance(value, Tensor) and value.ndim else None
+        if isinstance(first, torch.SymInt):
+            having[first.node.expr] = node
     for node in reversed(list(graph.nodes)):
         if _is_size(node) and not node.users:
             graph.erase_node(node)

@@ -27,7 +27,7 @@ setup: $(STAMP)  ## build .venv with everything that running and testing needs
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check 'pip>=25.1,<26.2'
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[models,onnx,faiss,report,search,dashboard]' --group dev
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[models,huggingface,onnx,faiss,report,search,dashboard]' --group dev
 	@touch $@
 
 demo: setup  ## the demo on embedded data: compress, retrain without labels, measure, draw (2 minutes)

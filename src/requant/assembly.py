@@ -17,10 +17,12 @@ from requant.config import Config, RetrainConfig, UnlabeledConfig
 from requant.data.cache import cache_folder
 from requant.errors import ConfigError, DataError, UserError
 from requant.files import exclusive
+from requant.hugging_face import is_hugging_face
 from requant.machine import cores
-from requant.models import Architecture, build, load_weights, preprocessing
+from requant.models import Architecture, build, described, load_weights, preprocessing
+from requant.network_names import name_by_content, name_in_file
 from requant.outputs import Outputs, meaning
-from requant.own_code import is_own, name_by_content, name_in_file
+from requant.own_code import is_own
 from requant.plan import Rule
 from requant.progress import console
 from requant.retraining import predict
@@ -134,9 +136,10 @@ def architecture(settings: Config) -> Architecture:
     """The network, without weights."""
     model = settings.model
     mean, std = (None if found is None else tuple(found) for found in (model.mean, model.std))
-    return Architecture(
+    found = Architecture(
         model.name, model.classes, model.channels, model.image_size, model.width, mean, std, model.outputs
     )
+    return described(found) if is_hugging_face(model.name) else found
 
 
 def architecture_in_file(settings: Config) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def compress_to(
     `requant.save(path, found.model, found.codebooks, storage="entropy", architecture=architecture)` writes that file.
 
     Args:
-        model: any whose steps torch.fx can list, on the CPU; left as it is.
+        model: any whose steps can be listed (docs/networks.md), on the CPU; left as it is.
         images: unlabeled, normalised as the model wants them: a float tensor (N, C, H, W), or as
             `requant.data.unlabeled` gives them.
         size: bytes that the file may have; by 1 % fewer at most (2 % where it is trained).

@@ -25,7 +25,8 @@ class ModelConfig:
 
     name: str = MISSING
     """vgg16, resnet50, vgg16_cifar, resnet50_cifar, resnet50_cifar_s2, efficientnet_lite0 to 2, vgg_small,
-    torchvision:<name>, timm:<name>, own:<file.py>:<function> (or own:<package.module>:<function>)."""
+    torchvision:<name>, timm:<name>, huggingface:<folder> (or huggingface:<owner>/<network>), own:<file.py>:<function>
+    (or own:<package.module>:<function>)."""
     classes: int = 1000
     channels: int = 3
     """1 (grey) or 3 (RGB)."""
@@ -41,7 +42,8 @@ class ModelConfig:
     """What its outputs are: softmax (scores of classes, of which one is right), sigmoid (of things that are there or
     not) or values (embeddings, depths, pixels); of an image, or of each position of one."""
     weights: str = "none"
-    """imagenet, trained (by `teacher`'s recipe on `data`, on first use), none (random), or a file."""
+    """published or imagenet (what comes with the network), trained (by `teacher`'s recipe on `data`, on first use),
+    none (random), or a file."""
     quantize: str = ""
     """The layers whose weights the plans `layers` and `paper` cluster, e.g. 14-15."""
 

@@ -18,19 +18,9 @@ def is_own(name: str) -> bool:
     return name.partition(":")[0] == OWN
 
 
-def name_in_file(name: str) -> str:
-    """The name without the place of the code; other networks' as it is."""
-    return f"{OWN}:{place_and_function(name)[1]}" if is_own(name) else name
-
-
-def name_by_content(name: str) -> str:
-    """The name with the sha256 of the code's file in its place: what results depend on; other networks' as it is.
-
-    Raises:
-        ConfigError: where the code is not found.
-
-    """
-    return f"{OWN}:{_digest(source(name))}:{place_and_function(name)[1]}" if is_own(name) else name
+def title(name: str) -> str:
+    """The name without the place of the code."""
+    return f"{OWN}:{place_and_function(name)[1]}"
 
 
 def place_and_function(name: str) -> tuple[str, str]:
@@ -65,6 +55,16 @@ def source(name: str) -> Path:
     if found is None or not found.origin or not Path(found.origin).is_file():
         raise ConfigError(f"{name}: there is no module {place}: install it, or name a file: own:<file.py>:<function>")
     return Path(found.origin)
+
+
+def by_content(name: str) -> str:
+    """The name with the sha256 of the code's file in its place: what results depend on.
+
+    Raises:
+        ConfigError: where the code is not found.
+
+    """
+    return f"{OWN}:{_digest(source(name))}:{place_and_function(name)[1]}"
 
 
 @cache

@@ -17,7 +17,7 @@ from requant.data import NO_LABELS, fingerprint
 from requant.errors import ConfigError, WeightsError
 from requant.files import exclusive, remove_unfinished, write_json
 from requant.layout import LOCK, RESULT, SETTINGS
-from requant.own_code import name_by_content, name_in_file
+from requant.network_names import name_by_content, name_in_file
 from requant.settings import OF_RULES, all_settings, result_settings
 
 _UNUSED = {
@@ -117,7 +117,7 @@ def _identity(settings: Config) -> dict[str, Any]:
     data = replace(settings.data, root=_content(settings.data.root), train_root=_content(settings.data.train_root))
     unlabeled = replace(settings.unlabeled, root=_content(settings.unlabeled.root))
     weights = settings.model.weights
-    if weights not in ("imagenet", "trained", "none"):
+    if weights not in ("imagenet", "published", "trained", "none"):
         weights = _bytes(weights)
     model = replace(settings.model, weights=weights, name=name_by_content(settings.model.name))
     found = result_settings(replace(settings, data=data, unlabeled=unlabeled, model=model))
@@ -132,7 +132,7 @@ def _bytes(path: str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(
-            f"model.weights={path} cannot be read ({error.strerror}): give an existing file, none, trained or imagenet"
+            f"model.weights={path} cannot be read ({error.strerror}): give an existing file, none, trained or published"
         ) from error
 
 

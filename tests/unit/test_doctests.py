@@ -15,7 +15,7 @@ MODULES = sorted(
 )
 
 
-EXAMPLES = ("assignments", "compression", "own_code", "parametrization", "plan", "results")
+EXAMPLES = ("assignments", "compression", "hugging_face", "own_code", "parametrization", "plan", "results")
 WITH_EXAMPLES = {f"requant.{name}" for name in EXAMPLES}
 
 

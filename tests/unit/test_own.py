@@ -11,7 +11,8 @@ from requant.compression import compress
 from requant.errors import ArchiveError, ConfigError
 from requant.inspection import inspect
 from requant.models import Architecture, build, make, preprocessing
-from requant.own_code import is_own, name_by_content, name_in_file, source
+from requant.network_names import name_by_content, name_in_file
+from requant.own_code import is_own, source
 
 CODE = """
 import beside

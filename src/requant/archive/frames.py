@@ -5,12 +5,15 @@ import zstandard
 from requant.errors import ArchiveError
 
 LEVEL = 19
+LARGE = 1 << 22  # bytes, from which on that level takes minutes, and gains a quarter of a percent on weights
+LEVEL_OF_LARGE = 1
 WINDOW = 1 << 27
 
 
 def compress(data: bytes) -> bytes:
     """One frame that announces its content's length."""
-    return zstandard.ZstdCompressor(level=LEVEL, write_content_size=True).compress(data)
+    level = LEVEL if len(data) < LARGE else LEVEL_OF_LARGE
+    return zstandard.ZstdCompressor(level=level, write_content_size=True).compress(data)
 
 
 def decompress(data: bytes, at_most: int, what: str) -> bytes:

@@ -12,6 +12,7 @@ from requant.suggest import did_you_mean
 MAX_CLASSES = 1_000_000
 IMAGE_SIZES = (8, 4096)
 MAX_WIDTH = 16.0
+MAX_CONFIG = 100_000
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Architecture:
     """All that is needed to build the network again, without its weights (stored in every archive as JSON).
 
     Attributes:
-        name: a name of `requant.models.registry.FAMILIES`, `torchvision:<name>`, `timm:<name>` or
-            `own:<file.py>:<function>`.
+        name: a name of `requant.models.registry.FAMILIES`, `torchvision:<name>`, `timm:<name>`,
+            `huggingface:<folder>` or `own:<file.py>:<function>`.
         classes: length of the output vector, or of that of each position; at least 2 where they are scores of classes.
         channels: of the input images: 3 (RGB) or 1 (grey).
         image_size: height and width of the input images, in pixels.
@@ -29,6 +30,7 @@ class Architecture:
             (of CIFAR forms CIFAR-10's training set) were normalised with.
         std: the standard deviations that go with it.
         outputs: what the outputs are: softmax (scores of classes), sigmoid or values (`requant.outputs`).
+        config: of Hugging Face's networks: what `requant.models.described` found in their folder, as JSON.
 
     Raises:
         ConfigError: a value of the wrong type or out of its range.
@@ -42,6 +44,7 @@ class Architecture:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     outputs: str = SOFTMAX.name
+    config: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -54,9 +57,11 @@ class Architecture:
         _require_integer("image_size", self.image_size, *IMAGE_SIZES)
         _require_width(self.width)
         _require_statistics(self.mean, self.std, self.channels)
+        if self.config is not None and not (isinstance(self.config, str) and len(self.config) <= MAX_CONFIG):
+            raise ConfigError(f"model.config must be JSON of at most {MAX_CONFIG:,} characters")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON; `from_dict` turns them back. The last three only where they are given."""
+        """Plain values, fit for JSON; `from_dict` turns them back. The last four only where they are given."""
         plain = asdict(self) | {"width": float(self.width)}
         for key in ("mean", "std"):
             plain[key] = None if plain[key] is None else [float(value) for value in plain[key]]

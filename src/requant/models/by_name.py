@@ -150,5 +150,5 @@ def _output_shape(model: nn.Module, architecture: Architecture) -> tuple[int, ..
     return tuple(output.shape) if isinstance(output, Tensor) else ()
 
 
-TORCHVISION = Family(_build_torchvision, _torchvision_preprocessing, imagenet=_torchvision_imagenet)
-TIMM = Family(_build_timm, _timm_preprocessing, imagenet=_timm_imagenet, grey=True)
+TORCHVISION = Family(_build_torchvision, _torchvision_preprocessing, published=_torchvision_imagenet)
+TIMM = Family(_build_timm, _timm_preprocessing, published=_timm_imagenet, grey=True)

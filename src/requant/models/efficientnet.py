@@ -55,7 +55,7 @@ def _imagenet(number: str, _: Architecture) -> Mapping[str, Tensor]:
 
 
 def _family(number: str) -> Family:
-    return Family(partial(_build, number), partial(_preprocessing, number), imagenet=partial(_imagenet, number))
+    return Family(partial(_build, number), partial(_preprocessing, number), published=partial(_imagenet, number))
 
 
 EFFICIENTNET_LITE = {f"efficientnet_lite{number}": _family(number) for number in SIZES}

@@ -19,14 +19,14 @@ class Family:
     Attributes:
         build: the freshly initialised network.
         preprocessing: what its input images must look like.
-        imagenet: the published ImageNet weights as a state dict; None where nobody published any.
+        published: the weights that come with it, mostly ImageNet's, as a state dict; None where there are none.
         scalable: whether `Architecture.width` may differ from 1.
         grey: whether `Architecture.channels` may be 1.
     """
 
     build: Callable[[Architecture], nn.Module]
     preprocessing: Callable[[Architecture], Preprocessing]
-    imagenet: Callable[[Architecture], Mapping[str, Tensor]] | None = None
+    published: Callable[[Architecture], Mapping[str, Tensor]] | None = None
     scalable: bool = False
     grey: bool = False
 

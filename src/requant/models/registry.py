@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from requant.errors import ConfigError
+from requant.hugging_face import HUGGING_FACE
+from requant.models import hugging_face
 from requant.models.architecture import Architecture
 from requant.models.by_name import TIMM, TORCHVISION
 from requant.models.efficientnet import EFFICIENTNET_LITE
@@ -26,7 +28,7 @@ FAMILIES = {
     **EFFICIENTNET_LITE,
     "vgg_small": VGG_SMALL,
 }
-LIBRARIES = {"torchvision": TORCHVISION, "timm": TIMM, OWN: FAMILY}
+LIBRARIES = {"torchvision": TORCHVISION, "timm": TIMM, HUGGING_FACE: hugging_face.FAMILY, OWN: FAMILY}
 
 
 def build(architecture: Architecture) -> nn.Module:
@@ -92,5 +94,5 @@ def _find(name: str) -> Family:
         return LIBRARIES[library]
     if name in FAMILIES:
         return FAMILIES[name]
-    others = "torchvision:<name>, timm:<name>, own:<file.py>:<function>"
+    others = "torchvision:<name>, timm:<name>, huggingface:<folder>, own:<file.py>:<function>"
     raise ConfigError(f"there is no network {name!r}{did_you_mean(name, FAMILIES)} (others: {others})")

@@ -89,6 +89,6 @@ def _resnet50_imagenet(architecture: Architecture) -> Mapping[str, Tensor]:
     return published.download(ResNet50_Weights.IMAGENET1K_V1, architecture)
 
 
-RESNET50 = Family(_build_resnet50, _resnet50_preprocessing, imagenet=_resnet50_imagenet)
+RESNET50 = Family(_build_resnet50, _resnet50_preprocessing, published=_resnet50_imagenet)
 RESNET50_CIFAR = Family(partial(_build_resnet50_cifar, 1), cifar_preprocessing, scalable=True, grey=True)
 RESNET50_CIFAR_S2 = Family(partial(_build_resnet50_cifar, 2), cifar_preprocessing, scalable=True, grey=True)

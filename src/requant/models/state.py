@@ -37,8 +37,8 @@ def read_state(weights: str) -> Mapping[str, Tensor]:
 def _require_file(path: Path) -> None:
     if path.suffix not in SUFFIXES:
         raise WeightsError(
-            f"weights must be imagenet, none, or the path of a {', '.join(SUFFIXES)} file, not {str(path)!r}"
-            + did_you_mean(path, ["imagenet", "none"])
+            f"weights must be published, none, or the path of a {', '.join(SUFFIXES)} file, not {str(path)!r}"
+            + did_you_mean(path, ["published", "imagenet", "none"])
         )
     if not path.is_file():
         beside = sorted(str(other) for other in path.parent.glob("*") if other.suffix in SUFFIXES)

@@ -128,6 +128,6 @@ def _vgg_small_preprocessing(architecture: Architecture) -> Preprocessing:
     )
 
 
-VGG16 = Family(_build_vgg16, _vgg16_preprocessing, imagenet=_vgg16_imagenet)
+VGG16 = Family(_build_vgg16, _vgg16_preprocessing, published=_vgg16_imagenet)
 VGG16_CIFAR = Family(_build_vgg16_cifar, cifar_preprocessing, scalable=True, grey=True)
 VGG_SMALL = Family(_build_vgg_small, _vgg_small_preprocessing, scalable=True, grey=True)

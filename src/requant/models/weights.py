@@ -16,14 +16,17 @@ from requant.models.architecture import Architecture
 from requant.models.registry import family
 from requant.models.state import read_state, require_fit
 
+PUBLISHED = ("imagenet", "published")
+
 
 def load_weights(model: nn.Module, weights: str, architecture: Architecture) -> None:
     """Fill `model` in place; nothing is changed unless all of it fits.
 
     Args:
         model: the network that `architecture` describes.
-        weights: "none" (leave it as it is), "imagenet" (the published weights: torchvision's IMAGENET1K_V1 for vgg16
-            and resnet50), or the path of a state dict (.safetensors, .pt, .pth), at any floating-point precision.
+        weights: "none" (leave it as it is), "imagenet" or "published" (those that come with the network: torchvision's
+            IMAGENET1K_V1 for vgg16 and resnet50), or the path of a state dict (.safetensors, .pt, .pth), at any
+            floating-point precision.
         architecture: what the weights are for.
 
     Raises:
@@ -33,8 +36,8 @@ def load_weights(model: nn.Module, weights: str, architecture: Architecture) -> 
     """
     if weights == "none":
         return
-    state = _imagenet(architecture) if weights == "imagenet" else read_state(weights)
-    if weights != "imagenet":
+    state = _published(architecture) if weights in PUBLISHED else read_state(weights)
+    if weights not in PUBLISHED:
         _require_recorded(Path(weights))
     require_fit(state, model, f"{weights} (for {architecture.name})")
     # Not strict: the counters of batch norm may be missing, as in files of old versions of PyTorch.
@@ -54,10 +57,10 @@ def _require_recorded(path: Path) -> None:
         raise WeightsError(f"{path} has sha256 {found}, not the {expected} of {record}: fetch both again, together")
 
 
-def _imagenet(architecture: Architecture) -> Mapping[str, Tensor]:
-    published = family(architecture).imagenet
+def _published(architecture: Architecture) -> Mapping[str, Tensor]:
+    published = family(architecture).published
     if published is None:
-        raise WeightsError(f"{architecture.name} has no ImageNet weights: set weights to a file's path, or to none")
+        raise WeightsError(f"{architecture.name} has no published weights: set weights to a file's path, or to none")
     return published(architecture)
 
 

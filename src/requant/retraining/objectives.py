@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from requant.outputs import meaning
+from requant.outputs import SOFTMAX, meaning
 from requant.retraining.losses import loss_of
 
 
@@ -53,7 +53,8 @@ class MatchLabels:
     def __call__(self, student: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The mean loss of the batch."""
         images_NCHW, labels_N = batch
-        return F.cross_entropy(student(images_NCHW), labels_N, label_smoothing=self.label_smoothing)
+        scores_NC = SOFTMAX.of(student, images_NCHW)
+        return F.cross_entropy(scores_NC, labels_N, label_smoothing=self.label_smoothing)
 
 
 Objective = Callable[[nn.Module, Any], Tensor]

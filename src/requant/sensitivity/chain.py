@@ -21,7 +21,7 @@ def as_chain(model: nn.Module, starts: Collection[str], example: Tensor | None =
     """Pieces that share the tensors of `model` and, one after the other, compute what it computes, bit for bit.
 
     A piece begins as late as possible before each module of `starts`, where nothing but one tensor passes: right
-    before a layer of VGG, at the beginning of a block of ResNet. A model whose control flow torch.fx cannot trace is
+    before a layer of VGG, at the beginning of a block of ResNet. A model whose steps cannot be listed is
     one piece, with a warning. Modules that work in place keep to it only where a layer or a sum has just made what
     they overwrite, and pieces with other steps that work in place begin with a copy, so that a piece leaves its input
     as it was.

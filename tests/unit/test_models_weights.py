@@ -249,7 +249,7 @@ def test_truncated_files_are_refused(cut: int, suffix: str, tmp_path_factory: py
     [
         ("imagenett", "did you mean 'imagenet'"),
         ("nne", "did you mean 'none'"),
-        ("weights.onnx", "must be imagenet, none, or the path"),
+        ("weights.onnx", "must be published, none, or the path"),
         ("nothing/here.pt", "there is no weights file nothing/here.pt$"),
     ],
 )
@@ -265,7 +265,7 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_imagenet_weights_only_where_published() -> None:
-    with pytest.raises(WeightsError, match="vgg_small has no ImageNet weights"):
+    with pytest.raises(WeightsError, match="vgg_small has no published weights"):
         load_weights(build(SMALL), "imagenet", SMALL)
 
 

@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from requant.errors import ConfigError, UserError
 from requant.suggest import did_you_mean
 
-KEYS = ("out", "logits")
-"""Under which of these names networks give their outputs among other things, as torchvision's for segmentation do."""
+KEYS = ("out", "logits", "image_embeds", "pooler_output")
+"""Under which of these names networks give their outputs among other things: torchvision's, Hugging Face's; of several
+that are there the first counts.
+"""
 
 
 def main(found: Any) -> Any:

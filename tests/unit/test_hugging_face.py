@@ -14,11 +14,13 @@ import transformers
 from test_tracing import walked
 from torch import Tensor, nn
 
+import requant
 from requant import hugging_face as names
 from requant import load, save
 from requant.errors import ArchiveError, ConfigError, WeightsError
 from requant.models import Architecture, build, described, hugging_face, load_weights, preprocessing
 from requant.network_names import name_by_content, name_in_file
+from requant.outputs import VALUES
 from requant.reconstruction.graph import layers, norm_of, trace
 
 SIZE = 32
@@ -275,12 +277,43 @@ def test_its_name_by_content_follows_weights_and_configuration(net: str, tmp_pat
     assert name_in_file(name_in_file(net)) == "huggingface:net"
 
 
-def test_networks_that_are_not_for_images_are_refused(tmp_path: Path) -> None:
-    model = vit().vit
-    model.save_pretrained(tmp_path / "body")
-    (tmp_path / "body" / names.PREPROCESSOR).write_text(json.dumps(PROCESSOR))
-    found = described(architecture(f"huggingface:{tmp_path / 'body'}"))
-    with pytest.raises(ConfigError, match=r"names ViTModel, where one of .*ForImageClassification"):
+def clip() -> Any:
+    config = transformers.CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        projection_dim=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIZE,
+        patch_size=8,
+    )
+    return transformers.CLIPVisionModelWithProjection(config)
+
+
+@pytest.mark.parametrize(("make", "numbers"), [(lambda: transformers.ViTModel(vit().config), 16), (clip, 12)])
+def test_embeddings_are_values(make: Callable[[], Any], numbers: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = make().eval()
+    name = written(tmp_path / "net", model)
+    found = described(Architecture(name, numbers, 3, SIZE, outputs="values"))
+    images = torch.randn(48, 3, SIZE, SIZE)
+    wanted = VALUES.of(model, images).detach()
+    assert wanted.shape == (48, numbers)
+    again = build(found)
+    load_weights(again, "published", found)
+    assert torch.equal(VALUES.of(again, images).detach(), wanted)
+    size = sum(4 * parameter.numel() for parameter in model.parameters()) // 6
+    small = requant.compress_to(again, images, size=size, outputs="values")
+    assert VALUES.lost(VALUES.of(small.model, images).detach(), wanted) < 0.1
+    with pytest.raises(ConfigError, match=rf"puts out \(1, {numbers}\)"):
+        build(replace(found, classes=5))
+
+
+def test_networks_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    config = transformers.ViTMAEConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=SIZE)
+    model = transformers.ViTMAEForPreTraining(config)
+    found = described(architecture(written(tmp_path / "net", model)))
+    with pytest.raises(ConfigError, match=r"names ViTMAEForPreTraining, where one of .*ForImageClassification"):
         build(found)
 
 
@@ -320,6 +353,7 @@ def forged(name: str, **changes: Any) -> Architecture:
         ({"hidden_sizes": "many"}, "cannot be made of its configuration"),
         ({"architectures": ["os"]}, "names os"),
         ({"architectures": []}, "names none"),
+        ({"architectures": ["AutoModel"]}, "names AutoModel"),
         ({"architectures": "NoForImageClassification"}, "names NoForImageClassification"),
         ({"num_labels": 3}, "puts out"),
     ],

@@ -1,4 +1,4 @@
-"""Hugging Face's networks that classify images or their pixels: files in a folder, as save_pretrained writes them.
+"""Hugging Face's networks of images (classes, of pixels too, embeddings): files in a folder, as save_pretrained writes.
 
 Archives hold the network's configuration: what a folder or the hub has is not needed to load one. Of a configuration
 only numbers and names that its class knows are taken, and none that would have code or weights fetched.
@@ -24,7 +24,8 @@ from requant.models.family import Family, per_channel, scaled_resize
 from requant.preprocessing import Preprocessing
 from requant.suggest import some
 
-FORMS = ("ForImageClassification", "ForSemanticSegmentation")
+CLASSIFIERS = ("ForImageClassification", "ForSemanticSegmentation")
+EMBEDDERS = ("Model", "ModelWithProjection")
 INTERPOLATIONS = {0: "bilinear", 1: "bicubic", 2: "bilinear", 3: "bicubic"}
 """By Pillow's numbers; in place of nearest and Lanczos what is nearest of the two that images are resized by here."""
 BYTES = 1 / 255
@@ -85,7 +86,7 @@ def _require_settings(architecture: Architecture, config: Any) -> None:
     """Raise unless classes, channels and image size are the configuration's, where it has them; say all at once."""
     size = getattr(config, "image_size", None)
     wanted = {
-        "classes": config.num_labels,
+        "classes": config.num_labels if _classifies(config.to_dict()) else None,
         "channels": getattr(config, "num_channels", None),
         "image_size": size[0] if isinstance(size, list | tuple) else size,
     }
@@ -115,15 +116,24 @@ def _class(config: Mapping[str, Any]) -> Any:
         ConfigError: if it is none of transformers' for images.
 
     """
-    names = config.get("architectures") or ["none"]
-    name = str(names[0]) if isinstance(names, list) else str(names)
-    found = getattr(_transformers(), name, None) if any(form in name for form in FORMS) else None
-    if found is None:
+    transformers, name = _transformers(), _class_name(config)
+    found = getattr(transformers, name, None) if _classifies(config) or name.endswith(EMBEDDERS) else None
+    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
+        forms = ", ".join(f"...{form}" for form in (*CLASSIFIERS, *EMBEDDERS))
         raise ConfigError(
-            f"its configuration names {name}, where one of transformers' {' or '.join(f'...{form}' for form in FORMS)} "
-            "is needed: other networks go by model=own, in a module that gives one tensor"
+            f"its configuration names {name}, where one of transformers' {forms} is needed: other networks go by "
+            "model=own, in a module that gives one tensor"
         )
     return found
+
+
+def _class_name(config: Mapping[str, Any]) -> str:
+    names = config.get("architectures") or ["none"]
+    return str(names[0]) if isinstance(names, list) else str(names)
+
+
+def _classifies(config: Mapping[str, Any]) -> bool:
+    return any(form in _class_name(config) for form in CLASSIFIERS)
 
 
 def _build(architecture: Architecture) -> nn.Module:

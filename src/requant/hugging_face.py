@@ -50,9 +50,9 @@ def folder(name: str) -> Path:
         return path
     if path.is_dir():
         raise ConfigError(f"{name}: {path} has no {CONFIG}: name a folder that save_pretrained has written")
-    from huggingface_hub import snapshot_download
-
     try:
+        from huggingface_hub import snapshot_download
+
         found = Path(snapshot_download(place(name), allow_patterns=list(FETCHED)))
     except Exception as error:  # the hub's client, its cache and HTTP each raise their own
         said = str(error).strip().partition("\n")[0]

@@ -142,12 +142,6 @@ def architecture(settings: Config) -> Architecture:
     return described(found) if is_hugging_face(model.name) else found
 
 
-def architecture_in_file(settings: Config) -> dict[str, Any]:
-    """As an archive describes it: without the place of code."""
-    found = architecture(settings)
-    return replace(found, name=name_in_file(found.name)).to_dict()
-
-
 def own_network(settings: Config) -> nn.Module | None:
     """The network of somebody's own code, to be filled from a file; None: the file says what to build."""
     return build(architecture(settings)) if is_own(settings.model.name) else None

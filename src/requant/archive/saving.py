@@ -25,6 +25,7 @@ from requant.errors import ArchiveError
 from requant.files import replacing
 from requant.finite import count_not_finite
 from requant.limits import MAX_CENTROIDS
+from requant.network_names import name_in_file
 from requant.suggest import did_you_mean
 
 # The on-disk structures of HDF5 1.10: smaller than the earliest, with checksums, and stable.
@@ -53,7 +54,8 @@ def save(
         codebooks: by tensor name; the model's tensors must be equal to their `dense()`.
         storage: `packed` (indices in log2 k bits), `entropy` (indices in as few bits as their distribution allows, by
             asymmetric numeral systems; slower) or `gzip` (the paper's: quantized float32, compressed).
-        architecture: from which `load` builds the network again, as `requant.models.Architecture.to_dict` gives it.
+        architecture: from which `load` builds the network again, as `requant.models.Architecture.to_dict` gives it; the
+            place of code or of a folder is left out of its name.
         provenance: where the network comes from; any plain values.
 
     Returns:
@@ -68,7 +70,7 @@ def save(
     contents, forms = _lowered(_contents(model, codebooks))
     entries = tuple(_entry(name, x, storage != "gzip", forms.get(name)) for name, x in contents.items())
     version = max([FIRST_VERSION[storage], *(entry.version for entry in entries)])
-    manifest = Manifest(storage, _plain(architecture), _plain(provenance), entries, version)
+    manifest = Manifest(storage, _without_place(architecture), _plain(provenance), entries, version)
     image, tensors = _image(manifest, contents)
     _write(Path(path), image)
     return summarize(Path(path), Path(path).stat().st_size, tensors)
@@ -82,6 +84,13 @@ def file_size(model: nn.Module, codebooks: Mapping[str, AnyCodebook], **settings
 
 def _plain(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if data is None else dict(data)
+
+
+def _without_place(architecture: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    found = _plain(architecture)
+    if found and isinstance(found.get("name"), str):
+        found["name"] = name_in_file(found["name"])
+    return found
 
 
 def _image(manifest: Manifest, contents: Contents) -> tuple[memoryview, dict[str, TensorBytes]]:

@@ -167,7 +167,7 @@ def _at_target(
 
     def size(compressed: Compressed) -> int:
         model, codebooks = _as_stored(settings, found, compressed.model, compressed.codebooks)
-        architecture = assembly.architecture_in_file(settings)
+        architecture = assembly.architecture(settings).to_dict()
         provenance = _provenance(settings, found.base, compressed)  # as long as that of the file to come
         return archive.file_size(model, codebooks, storage="entropy", architecture=architecture, provenance=provenance)
 
@@ -192,7 +192,7 @@ def _store(job: Run, name: str, student: nn.Module, codebooks: Mapping[str, AnyC
             student,
             codebooks,
             storage=storage.method,
-            architecture=assembly.architecture_in_file(job.settings),
+            architecture=assembly.architecture(job.settings).to_dict(),
             provenance=_provenance(job.settings, job.teacher, job.compressed),
         )
 

@@ -31,7 +31,7 @@ def measure_sensitivity(settings: Config, folder: Path) -> Path:
             test,
             method=settings.clustering.method,
             storage=settings.storage.method,
-            architecture=assembly.architecture_in_file(settings),
+            architecture=assembly.architecture(settings).to_dict(),
             clustering=forms(settings) | assembly.clustering_options(settings),
             outputs=assembly.outputs(settings),
         )

@@ -155,6 +155,22 @@ def test_a_path_that_depends_on_how_many_images_there_are_is_refused() -> None:
         trace(model, torch.ones(1, 3, 12, 12))
 
 
+def test_a_network_whose_outputs_are_by_chance_is_refused() -> None:
+    class Noisy(Checked):
+        def forward(self, pixel_values: Tensor | None = None, **options: Any) -> dict[str, Any]:
+            found = super().forward(pixel_values, **options)
+            return found | {"logits": found["logits"] + torch.randn_like(found["logits"])}
+
+    with pytest.raises(UserError, match="or on chance"):
+        trace(Noisy().eval(), torch.ones(1, 3, 12, 12))
+
+
+def test_a_network_whose_outputs_are_broken_is_followed() -> None:
+    model = network()
+    nn.init.constant_(model.fc.weight, torch.nan)
+    assert len(layers(model, trace(model, torch.ones(1, 3, 12, 12)))) == 3
+
+
 class Answer(dict):  # type: ignore[type-arg]
     """A class of outputs of its own."""
 

@@ -1,7 +1,7 @@
 """A network's steps as torch.export finds them: by running it, whatever Python it is made of."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -66,8 +66,18 @@ def _listed(model: nn.Module, program: ExportedProgram) -> fx.Graph:
         elif node.op == "call_function":
             _as_known(node)
         elif node.op == "output":
-            node.args = (main(_pytree.tree_unflatten(list(node.args[0]), program.call_spec.out_spec)),)
+            node.args = (_pytree.tree_unflatten(list(node.args[0]), program.call_spec.out_spec),)
+    with_one_output(module.graph)
     return module.graph
+
+
+def with_one_output(graph: fx.Graph) -> None:
+    """Where a network gives its outputs by name, let the graph give those that count."""
+    output, as_value = graph.output_node(), cast(Any, fx.Proxy)
+    with graph.inserting_before(output):
+        found = main(fx.node.map_arg(output.args[0], as_value))
+    if isinstance(found, fx.Proxy):
+        output.args = (found.node,)
 
 
 def module_of(node: fx.Node) -> str | None:

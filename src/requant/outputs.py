@@ -22,17 +22,19 @@ from torch import Tensor, nn
 from requant.errors import ConfigError, UserError
 from requant.suggest import did_you_mean
 
-KEYS = ("out", "logits", "image_embeds", "pooler_output")
+DEPTH = "predicted_depth"  # (N, H, W)
+KEYS = ("out", "logits", "image_embeds", "pooler_output", DEPTH)
 """Under which of these names networks give their outputs among other things: torchvision's, Hugging Face's; of several
 that are there the first counts.
 """
 
 
 def main(found: Any) -> Any:
-    """Of what a network gives by name, what goes by one of `KEYS`; anything else as it is."""
-    if isinstance(found, Mapping):
-        return next((found[key] for key in KEYS if key in found), found)
-    return found
+    """Of what a network gives by name, what goes by one of `KEYS`, as (N, C, ...); anything else as it is."""
+    key = next((key for key in KEYS if key in found), None) if isinstance(found, Mapping) else None
+    if key is None:
+        return found
+    return found[key].unsqueeze(1) if key == DEPTH else found[key]
 
 
 @dataclass(frozen=True)

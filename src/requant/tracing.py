@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from requant.exported import exported
+from requant.exported import exported, with_one_output
 from requant.modes import evaluating
 
 FAILURES = (fx.proxy.TraceError, TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError)
@@ -161,20 +161,27 @@ def steps(model: nn.Module, into: tuple[type[nn.Module], ...] = (), example: Ten
         example = example.to(first.device, first.dtype)
     with evaluating(model), torch.no_grad():
         try:
-            graph = _without_checks(_Tracer(into).trace(model, concrete_args=defaults))
+            graph = _listed(_Tracer(into), model, defaults)
         except FAILURES:
             if example is None:
                 raise
             try:
-                return _without_checks(_SizingTracer(into, example).trace(model, concrete_args=defaults))
+                return _listed(_SizingTracer(into, example), model, defaults)
             except FAILURES:
                 return exported(model, example)
         if example is None or not into or not _hides_weights(graph):
             return graph
         try:
-            return _without_checks(_SizingTracer(into, example).trace(model, concrete_args=defaults))
+            return _listed(_SizingTracer(into, example), model, defaults)
         except FAILURES:
             return graph
+
+
+def _listed(tracer: _Tracer, model: nn.Module, defaults: dict[str, Any] | None) -> fx.Graph:
+    graph = tracer.trace(model, concrete_args=defaults)
+    _leave_out_checks(graph)
+    with_one_output(graph)
+    return graph
 
 
 def _hides_weights(graph: fx.Graph) -> bool:
@@ -206,8 +213,8 @@ def _checks(node: fx.Node) -> bool:
     return getattr(node.target, "__name__", "") in CHECKS
 
 
-def _without_checks(graph: fx.Graph) -> fx.Graph:
-    """Without assertions, and without what only they need or nothing does: sizes, inputs that keep their defaults."""
+def _leave_out_checks(graph: fx.Graph) -> None:
+    """Assertions, and what only they need or nothing does: sizes, inputs that keep their defaults."""
     _, *others = graph.nodes
     dead: set[fx.Node] = set()
     for node in reversed(others):
@@ -218,4 +225,3 @@ def _without_checks(graph: fx.Graph) -> fx.Graph:
     for node in reversed(others):
         if node in dead:
             graph.erase_node(node)
-    return graph

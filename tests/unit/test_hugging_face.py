@@ -291,6 +291,40 @@ def clip() -> Any:
     return transformers.CLIPVisionModelWithProjection(config)
 
 
+def depth() -> Any:
+    config = transformers.DepthAnythingConfig(
+        backbone_config=transformers.Dinov2Config(
+            image_size=SIZE,
+            patch_size=8,
+            hidden_size=16,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+            reshape_hidden_states=False,
+        ),
+        patch_size=8,
+        reassemble_hidden_size=16,
+        reassemble_factors=[4, 2, 1, 0.5],
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        head_hidden_size=8,
+    )
+    return transformers.DepthAnythingForDepthEstimation(config)
+
+
+def test_depths_are_values_of_each_pixel(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = depth().eval()
+    found = described(Architecture(written(tmp_path / "net", model), 1, 3, SIZE, outputs="values"))
+    again = build(found)
+    load_weights(again, "published", found)
+    images = torch.randn(4, 3, SIZE, SIZE)
+    wanted = model(images).predicted_depth.detach()
+    assert torch.equal(VALUES.of(again, images).detach()[:, 0], wanted)
+    (walk,) = walked(again, [images])
+    assert torch.allclose(walk[:, 0], wanted, atol=1e-5 * float(wanted.abs().max()))
+
+
 @pytest.mark.parametrize(("make", "numbers"), [(lambda: transformers.ViTModel(vit().config), 16), (clip, 12)])
 def test_embeddings_are_values(make: Callable[[], Any], numbers: int, tmp_path: Path) -> None:
     torch.manual_seed(0)

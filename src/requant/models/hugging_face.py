@@ -1,4 +1,4 @@
-"""Hugging Face's networks of images (classes, of pixels too, embeddings): files in a folder, as save_pretrained writes.
+"""Hugging Face's networks of images (classes, embeddings, depths): files in a folder, as save_pretrained writes them.
 
 Archives hold the network's configuration: what a folder or the hub has is not needed to load one. Of a configuration
 only numbers and names that its class knows are taken, and none that would have code or weights fetched.
@@ -25,7 +25,7 @@ from requant.preprocessing import Preprocessing
 from requant.suggest import some
 
 CLASSIFIERS = ("ForImageClassification", "ForSemanticSegmentation")
-EMBEDDERS = ("Model", "ModelWithProjection")
+OTHERS = ("ForDepthEstimation", "Model", "ModelWithProjection")
 INTERPOLATIONS = {0: "bilinear", 1: "bicubic", 2: "bilinear", 3: "bicubic"}
 """By Pillow's numbers; in place of nearest and Lanczos what is nearest of the two that images are resized by here."""
 BYTES = 1 / 255
@@ -117,9 +117,9 @@ def _class(config: Mapping[str, Any]) -> Any:
 
     """
     transformers, name = _transformers(), _class_name(config)
-    found = getattr(transformers, name, None) if _classifies(config) or name.endswith(EMBEDDERS) else None
+    found = getattr(transformers, name, None) if _classifies(config) or name.endswith(OTHERS) else None
     if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
-        forms = ", ".join(f"...{form}" for form in (*CLASSIFIERS, *EMBEDDERS))
+        forms = ", ".join(f"...{form}" for form in (*CLASSIFIERS, *OTHERS))
         raise ConfigError(
             f"its configuration names {name}, where one of transformers' {forms} is needed: other networks go by "
             "model=own, in a module that gives one tensor"

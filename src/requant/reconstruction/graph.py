@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from requant.errors import UserError
-from requant.outputs import main
 from requant.tracing import FAILURES, applied, steps
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -318,8 +317,7 @@ class Walk:
         if node.op == "placeholder":
             return [batch.clone() for batch in self.batches]  # a network may write over its input
         if node.op == "output":
-            found = main(node.args[0])
-            return values[found if isinstance(found, fx.Node) else node.all_input_nodes[0]]
+            return values[node.all_input_nodes[0]]
         if node in self._constants:
             return applied(self.model, node, values.__getitem__)
         return [applied(self.model, node, partial(_entry, values, position)) for position in range(count)]

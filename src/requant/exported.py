@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree
 
+from requant.applying import applied, attribute, keep
 from requant.modes import evaluating
 from requant.outputs import main
 
@@ -24,7 +25,6 @@ LAYERS: dict[Any, Callable[..., Any]] = {
 IMAGES = 2  # of one, torch.export would take it that there is always one
 OTHERS = (1, 3)
 NEARLY = 1e-4  # of the greatest output
-CONSTANT = "_exported_constant"
 
 
 def exported(model: nn.Module, example: Tensor) -> fx.Graph:
@@ -35,7 +35,7 @@ def exported(model: nn.Module, example: Tensor) -> fx.Graph:
     knows the module that it is of (`module_of`).
 
     Args:
-        model: left as it is, but for tensors that it makes on its way, which it keeps as attributes.
+        model: left as it is.
         example: images (N, C, H, W), of the model's device and precision; the steps are those for images as large.
 
     Raises:
@@ -92,11 +92,20 @@ def _require_same(model: nn.Module, graph: fx.Graph, images: Tensor) -> None:
     """Raise unless the steps compute what the network does, for other numbers of images than they were listed with."""
     wanted = main(model(images.clone()))
     try:
-        found = fx.Interpreter(model, graph=graph).run(images.clone(), enable_io_processing=False)
+        found = _computed(model, graph, images.clone())
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"they depend on how many images there are: {error}") from error
     if isinstance(wanted, Tensor) and not _nearly_equal(found, wanted):
         raise ValueError(f"they depend on how many images there are, and are others for {len(images)}, or on chance")
+
+
+def _computed(model: nn.Module, graph: fx.Graph, images: Tensor) -> Any:
+    """What the steps make of images."""
+    values: dict[fx.Node, Any] = {}
+    *steps, output = graph.nodes
+    for node in steps:
+        values[node] = images if node.op == "placeholder" else applied(model, node, values.__getitem__)
+    return fx.node.map_arg(output.args[0], values.__getitem__)
 
 
 def _nearly_equal(found: Tensor, wanted: Tensor) -> bool:
@@ -139,23 +148,17 @@ def _again(size: fx.Node, having: Mapping[Any, fx.Node]) -> fx.Node:
 
 
 def _on_model(model: nn.Module, module: fx.GraphModule, node: fx.Node) -> None:
-    """Let the model have what the step gets: tensors that it makes on its way are the exported module's alone."""
+    """Let the step get the model's own tensor; what the model makes on its way is the exported module's alone."""
     name = str(node.target)
-    given = _attribute(module, name)
+    given = attribute(module, name)
     if not isinstance(given, Tensor):
         raise ValueError(f"a part of it, {name}, is no list of steps")
-    if _attribute(model, name) is not given:
-        node.target = f"{CONSTANT}_{name.replace('.', '_')}"
-        setattr(model, node.target, given)
-
-
-def _attribute(model: nn.Module, name: str) -> Any:
-    """None: it has no such."""
-    owner, _, key = name.rpartition(".")
     try:
-        return getattr(model.get_submodule(owner), key)
+        own = attribute(model, name)
     except AttributeError:
-        return None
+        own = None
+    if own is not given:
+        keep(node, given, model)
 
 
 def _where_it_is_used(node: fx.Node) -> None:

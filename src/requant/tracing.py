@@ -2,7 +2,7 @@
 
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from requant.applying import applied, keep
 from requant.exported import exported, with_one_output
 from requant.modes import evaluating
 
@@ -178,7 +179,16 @@ def steps(model: nn.Module, into: tuple[type[nn.Module], ...] = (), example: Ten
 
 
 def _listed(tracer: _Tracer, model: nn.Module, defaults: dict[str, Any] | None) -> fx.Graph:
-    graph = tracer.trace(model, concrete_args=defaults)
+    before = set(vars(model))
+    try:
+        graph = tracer.trace(model, concrete_args=defaults)
+        made = {name: vars(model)[name] for name in set(vars(model)) - before}
+    finally:
+        for name in set(vars(model)) - before:  # torch.fx leaves what the network makes on its way as attributes
+            delattr(model, name)
+    for node in graph.nodes:
+        if node.op == "get_attr" and node.target in made:
+            keep(node, made[str(node.target)], model)
     _leave_out_checks(graph)
     with_one_output(graph)
     return graph
@@ -193,20 +203,6 @@ def _takes_weights(function: Any, given: Iterable[Any]) -> bool:
     ours = isinstance(function, FunctionType) and not function.__module__.startswith("torch.")
     nodes = (found.node if isinstance(found, fx.Proxy) else found for found in given)
     return ours and any(isinstance(node, fx.Node) and node.op == "get_attr" for node in nodes)
-
-
-def applied(model: nn.Module, node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
-    """What a step makes of the values of those before it; one that gets an attribute, such as `fc.weight`, that."""
-    name = str(node.target)
-    if node.op == "get_attr":
-        owner, _, key = name.rpartition(".")
-        return getattr(model.get_submodule(owner), key)
-    args: Any = fx.node.map_arg(node.args, value)
-    kwargs: Any = fx.node.map_arg(node.kwargs, value)
-    if node.op == "call_method":
-        return getattr(args[0], name)(*args[1:], **kwargs)
-    step: Any = model.get_submodule(name) if node.op == "call_module" else node.target
-    return step(*args, **kwargs)
 
 
 def _checks(node: fx.Node) -> bool:

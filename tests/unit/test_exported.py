@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 import requant
+from requant.applying import CONSTANT
+from requant.clustering import cluster
+from requant.compression import check_placed
 from requant.errors import UserError
-from requant.exported import CONSTANT, exported, module_of
+from requant.exported import exported, module_of
+from requant.reconstruction import reconstruct
 from requant.reconstruction.graph import layers, norm_of, trace
 from requant.sensitivity.chain import as_chain
 
@@ -85,23 +89,40 @@ def test_the_network_is_left_in_its_mode_with_its_tensors() -> None:
     assert all(torch.equal(found, before[name]) for name, found in model.state_dict().items())
 
 
-def test_what_it_makes_on_its_way_is_there_for_copies() -> None:
-    class Makes(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(6, 10)
+class Makes(nn.Module):
+    """Makes tensors on its way; `checks`: as torch.fx cannot follow."""
 
-        def forward(self, values: Tensor, **_: Any) -> Tensor:
-            if values.shape[1] != 6:
-                raise ValueError("other inputs")
-            return self.fc(values * torch.tensor([1.0, 2, 3, 4, 5, 6]))
+    def __init__(self, checks: bool) -> None:
+        super().__init__()
+        self.checks = checks
+        self.lifted_tensor_0 = "a name that torch.export gives"
+        self.fc = nn.Linear(6, 10)
 
+    def forward(self, values: Tensor, **_: Any) -> Tensor:
+        if self.checks and values.shape[1] != 6:
+            raise ValueError("other inputs")
+        return self.fc(values * torch.tensor([1.0, 2, 3, 4, 5, 6])) + torch.arange(10)
+
+
+@pytest.mark.parametrize("checks", [False, True])
+def test_what_it_makes_on_its_way_is_there_but_not_on_the_network(checks: bool) -> None:
     torch.manual_seed(0)
-    model, batch = Makes().eval(), torch.randn(5, 6)
-    graph = exported(model, batch)
-    made = [str(node.target) for node in graph.nodes if str(node.target).startswith(CONSTANT)]
-    assert len(made) == 1
-    assert torch.equal(getattr(copy.deepcopy(model), made[0]), torch.arange(1.0, 7))
+    model, batch = Makes(checks).eval(), torch.randn(5, 6)
+    before = set(vars(model))
+    graph = trace(model, batch)
+    assert sum(CONSTANT in node.meta for node in graph.nodes) >= 1
+    (found,) = walked(copy.deepcopy(model), [batch])
+    assert torch.equal(found, model(batch))
+    passed = batch
+    with torch.no_grad():
+        for piece in as_chain(model, {"fc"}, batch):
+            passed = piece(passed)
+    assert torch.equal(passed, model(batch))
+    assert set(vars(model)) == before
+    books = {"fc.weight": cluster(model.fc.weight.detach().numpy(), 4, "kmeans")}
+    student, books = reconstruct(model, books, [batch], 0.1)
+    check_placed(student, books)
+    assert set(vars(model)) == set(vars(student)) == before
 
 
 def test_parameters_come_right_before_their_first_use() -> None:

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from requant.applying import applied
 from requant.errors import UserError
-from requant.tracing import FAILURES, applied, steps
+from requant.tracing import FAILURES, steps
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight")

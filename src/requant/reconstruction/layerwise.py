@@ -88,8 +88,7 @@ def reconstruct(
     found: dict[str, AnyCodebook] = {**plain}
     if damping is None:
         damping = best_damping(original, codebooks, batches, outputs)
-    graph = trace(original, batches[0])  # before the copy: torch.fx keeps tensors that the network makes as attributes
-    student = copy.deepcopy(original)
+    graph, student = trace(original, batches[0]), copy.deepcopy(original)
     place(student, codebooks)
     known = layers(original, graph)
     _say_what_stays(plain, {layer.weight for layer in known.values()})

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 
+from requant.applying import lent
 from requant.exported import ATEN, module_of
 from requant.tracing import FAILURES, steps
 
@@ -58,7 +59,8 @@ def _piece(model: nn.Module, nodes: Sequence[fx.Node], given: fx.Node | None, wa
         copies[node] = graph.node_copy(node, copies.__getitem__)
     if wanted is not None:
         graph.output(copies[wanted])
-    return fx.GraphModule(model, graph)
+    with lent(model, graph.nodes):
+        return fx.GraphModule(model, graph)
 
 
 def _spare_inputs(model: nn.Module, graph: fx.Graph) -> None:

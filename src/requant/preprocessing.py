@@ -8,7 +8,8 @@ class Preprocessing:
     """Sizes in pixels, mean and standard deviation in units of the [0, 1] intensity range.
 
     Evaluation resizes the short side to `resize` and cuts the central `size` x `size`; where `resize` equals `size`
-    and the image is square, it is one resize.
+    and the image is square, it is one resize. Where `whole` is true, the whole image becomes `size` x `size`, whatever
+    its aspect.
     """
 
     size: int
@@ -16,6 +17,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):

@@ -12,11 +12,12 @@ import pytest
 import torch
 import transformers
 from test_tracing import walked
-from torch import Tensor, nn
+from torch import nn
 
 import requant
 from requant import hugging_face as names
 from requant import load, read, save
+from requant.data.pixels import evaluation_view, normalised
 from requant.errors import ArchiveError, ConfigError, WeightsError
 from requant.models import Architecture, build, described, hugging_face, load_weights, preprocessing
 from requant.network_names import name_by_content, name_in_file
@@ -181,20 +182,28 @@ def test_settings_that_are_not_its_own_are_said_all_at_once(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("processor", "resize", "mean"),
+    ("processor", "resize", "whole"),
     [
-        ({}, 32, (0.5, 0.4, 0.3)),
-        ({"size": {"shortest_edge": 32}, "crop_pct": 0.875}, 36, (0.5, 0.4, 0.3)),
-        ({"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224}, 37, (0.5, 0.4, 0.3)),
-        ({"size": 256, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}, 37, (0.5, 0.4, 0.3)),
-        ({"do_normalize": False}, 32, (0.0, 0.0, 0.0)),
+        ({}, 32, True),
+        ({"size": {"shortest_edge": 32}}, 32, False),
+        ({"size": {"shortest_edge": 32}, "crop_pct": 0.875}, 36, False),
+        ({"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224}, 37, False),
+        ({"size": 256, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}, 37, False),
+        ({"size": {"height": 256, "width": 256}, "do_center_crop": True}, 32, False),
     ],
 )
-def test_images_are_made_as_its_processor_says(
-    processor: dict[str, Any], resize: int, mean: tuple[float, ...], tmp_path: Path
+def test_images_are_resized_as_its_processor_says(
+    processor: dict[str, Any], resize: int, whole: bool, tmp_path: Path
 ) -> None:
     found = preprocessing(described(architecture(written(tmp_path / "net", resnet(), PROCESSOR | processor))))
-    assert (found.size, found.resize, found.mean, found.interpolation) == (SIZE, resize, mean, "bicubic")
+    assert (found.size, found.resize, found.whole, found.interpolation) == (SIZE, resize, whole, "bicubic")
+    assert (found.mean, found.std) == ((0.5, 0.4, 0.3), (0.25, 0.25, 0.2))
+
+
+def test_images_that_are_not_normalised_are_left_from_0_to_1(tmp_path: Path) -> None:
+    name = written(tmp_path / "net", resnet(), PROCESSOR | {"do_normalize": False})
+    found = preprocessing(described(architecture(name)))
+    assert (found.mean, found.std) == ((0.0,) * 3, (1.0,) * 3)
 
 
 def test_its_processor_makes_the_same_of_an_image(tmp_path: Path) -> None:
@@ -203,12 +212,11 @@ def test_its_processor_makes_the_same_of_an_image(tmp_path: Path) -> None:
     )
     name = written(tmp_path / "net", vit())
     processor.save_pretrained(tmp_path / "net")
-    image = torch.randint(256, (3, SIZE, SIZE), dtype=torch.uint8)
-    wanted = processor(image, return_tensors="pt")
+    image = torch.randint(256, (3, 40, 70), dtype=torch.uint8)
+    wanted = processor(image, return_tensors="pt")["pixel_values"][0]
     found = preprocessing(described(architecture(name)))
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (found.mean, found.std))
-    ours: Tensor = (image / 255 - mean) / std
-    assert torch.allclose(wanted["pixel_values"][0], ours, atol=1e-5)
+    ours = normalised(evaluation_view(image, found), found)
+    assert torch.allclose(wanted, ours, atol=0.02)  # it rounds to bytes in between, or does not
 
 
 @pytest.mark.parametrize(
@@ -407,7 +415,9 @@ def test_what_would_fetch_code_is_left_out(net: str) -> None:
     assert "owner" not in json.dumps(model.config.to_dict(), default=str)
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"network": 1, "resize": 2, "interpolation": "bilinear"}'])
+@pytest.mark.parametrize(
+    "text", [None, "", "[]", "{}", '{"network": 1, "resize": 2, "interpolation": "bilinear", "whole": true}']
+)
 def test_a_network_without_a_configuration_is_refused(text: str | None) -> None:
     with pytest.raises(ConfigError, match=r"describe it by requant.models.described"):
         build(architecture("huggingface:net", config=text))

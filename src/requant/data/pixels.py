@@ -30,8 +30,12 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
 
 
 def evaluation_view(images: Picture, preprocessing: Preprocessing) -> Picture:
-    """Short side to `preprocessing.resize`, then the central square of `preprocessing.size` (the usual evaluation)."""
-    resized = functional.resize(images, [preprocessing.resize], interpolation(preprocessing), antialias=True)
+    """Short side to `preprocessing.resize`, then the central square of `preprocessing.size` (the usual evaluation).
+
+    Or, where `preprocessing.whole` says so, all of it as such a square.
+    """
+    sides = [preprocessing.size] * 2 if preprocessing.whole else [preprocessing.resize]
+    resized = functional.resize(images, sides, interpolation(preprocessing), antialias=True)
     view: Picture = functional.center_crop(resized, [preprocessing.size])
     return view
 

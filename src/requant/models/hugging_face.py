@@ -51,8 +51,7 @@ def described(architecture: Architecture) -> Architecture:
     config = _configuration(architecture.name)
     _require_settings(architecture, config)
     processor = _processor(architecture)
-    resize, interpolation = _resizing(processor, architecture.image_size)
-    kept = {"network": _kept(config), "resize": resize, "interpolation": interpolation}
+    kept = {"network": _kept(config), **_resizing(processor or {}, architecture.image_size)}
     found = replace(architecture, config=json.dumps(kept, sort_keys=True))
     if architecture.mean is not None and architecture.std is not None:
         return found
@@ -159,6 +158,7 @@ def _preprocessing(architecture: Architecture) -> Preprocessing:
         mean=architecture.mean,
         std=architecture.std,
         interpolation=stored["interpolation"],
+        whole=stored["whole"],
     )
 
 
@@ -167,7 +167,7 @@ def _stored(architecture: Architecture) -> dict[str, Any]:
     try:
         found = json.loads(architecture.config or "")
         stored = {"network": dict(found["network"]), "resize": int(found["resize"])}
-        stored["interpolation"] = str(found["interpolation"])
+        stored |= {"interpolation": str(found["interpolation"]), "whole": bool(found["whole"])}
     except (ValueError, TypeError, LookupError) as error:
         raise ConfigError(
             f"{architecture.name} has no configuration that can be read: describe it by requant.models.described"
@@ -203,17 +203,17 @@ def _processor(architecture: Architecture) -> dict[str, Any] | None:
         raise ConfigError(f"{path} cannot be read ({error}): write it with save_pretrained") from error
 
 
-def _resizing(processor: Mapping[str, Any] | None, size: int) -> tuple[int, str]:
-    """To how many pixels the short side is resized before the middle is cut out, and how."""
-    if processor is None:
-        return size, "bilinear"
-    interpolation = INTERPOLATIONS.get(processor.get("resample", 2), "bicubic")
+def _resizing(processor: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """How images become `size` x `size`: see `Preprocessing`."""
     resize, crop = _side(processor.get("size")), _side(processor.get("crop_size"))
+    found = {"resize": size, "interpolation": INTERPOLATIONS.get(processor.get("resample", 2), "bicubic")}
     if processor.get("crop_pct"):
-        return max(size, int(size / processor["crop_pct"])), interpolation
-    if processor.get("do_center_crop") and resize and crop and resize >= crop:
-        return scaled_resize(size, resize, crop), interpolation
-    return size, interpolation
+        return found | {"resize": max(size, int(size / processor["crop_pct"])), "whole": False}
+    if processor.get("do_center_crop"):
+        proportion = (resize, crop) if resize and crop and resize >= crop else (size, size)
+        return found | {"resize": scaled_resize(size, *proportion), "whole": False}
+    wanted = processor.get("size")
+    return found | {"whole": isinstance(wanted, Mapping) and "height" in wanted and "width" in wanted}
 
 
 def _side(given: Any) -> int | None:

@@ -238,7 +238,7 @@ def test_small_network_reads_mnist_after_five_epochs() -> None:
         (Architecture("vgg_small", image_size=12), "below 16"),
         (Architecture("torchvision:resnet81"), "did you mean 'resnet18'"),
         (Architecture("torchvision:fcos_resnet50_fpn"), "no classifier 'fcos_resnet50_fpn'"),
-        (Architecture("torchvision:vit_b_16", image_size=64), "does not take images of 3 x 64 x 64"),
+        (Architecture("torchvision:vit_b_16", image_size=65), "Input shape indivisible by patch size"),
         (Architecture("timm:resnet81"), "did you mean 'resnet"),
         (Architecture("timm:resnet18.nothing"), "no weights 'resnet18.nothing'; (did you mean|there are)"),
         (Architecture("timm:hf-hub:someone/something"), "timm has no model"),

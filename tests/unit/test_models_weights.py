@@ -293,6 +293,22 @@ def test_without_the_package_of_a_larger_lite_its_extra_is_named(monkeypatch: py
         load_weights(build(architecture), "imagenet", architecture)
 
 
+def test_torchvisions_vits_take_published_weights_at_another_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    published = Architecture("torchvision:vit_b_32")
+    with torch.device("meta"):
+        state = {name: torch.empty_like(value, device="cpu") for name, value in build(published).state_dict().items()}
+    for value in state.values():
+        value.fill_(0.25)
+    monkeypatch.setattr("requant.models.published.download", lambda *_: dict(state))
+    small = Architecture("torchvision:vit_b_32", image_size=96)
+    model = build(small)
+    load_weights(model, "imagenet", small)
+    positions = model.get_parameter("encoder.pos_embedding")
+    assert positions.shape == (1, 1 + 3 * 3, 768)
+    assert torch.allclose(positions, torch.tensor(0.25))
+    assert torch.equal(model.get_parameter("conv_proj.weight"), state["conv_proj.weight"])
+
+
 def test_other_classes_than_published_are_refused() -> None:
     for name in ("efficientnet_lite0", "torchvision:resnet18"):
         architecture = Architecture(name, classes=10, image_size=64)

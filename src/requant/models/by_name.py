@@ -2,12 +2,15 @@
 
 import importlib
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from requant.errors import ConfigError, WeightsError
 from requant.models import published
@@ -22,6 +25,9 @@ def _name(architecture: Architecture) -> str:
     """The name without its `torchvision:` or `timm:`."""
     return architecture.name.partition(":")[2]
 
+
+OF_ONE_SIZE = "vit_"
+"""torchvision's networks that are made for images of one size, which can be another than the published."""
 
 TRAINING_ONLY = "aux_classifier."
 """Of published segmentation networks: a second classifier, of use while they are trained."""
@@ -42,8 +48,15 @@ def _of_pixels() -> list[str]:
 
 def _build_torchvision(architecture: Architecture) -> nn.Module:
     name = _torchvision_name(architecture)
-    settings = {"weights_backbone": None} if name in _of_pixels() else {}  # else it would fetch some
-    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=architecture.classes, **settings)
+    settings: dict[str, Any] = {"weights_backbone": None} if name in _of_pixels() else {}  # else it would fetch some
+    if name.startswith(OF_ONE_SIZE):
+        settings["image_size"] = architecture.image_size
+    try:
+        model: nn.Module = torchvision.models.get_model(
+            name, weights=None, num_classes=architecture.classes, **settings
+        )
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(f"{architecture.name} cannot be made: {error}; set model.image_size to another") from error
     return checked(model, architecture)
 
 
@@ -55,6 +68,10 @@ def _torchvision_preprocessing(architecture: Architecture) -> Preprocessing:
 def _torchvision_imagenet(architecture: Architecture) -> Mapping[str, Tensor]:
     weights = torchvision.models.get_model_weights(_torchvision_name(architecture)).DEFAULT
     state = published.download(weights, architecture)
+    size = architecture.image_size
+    if _name(architecture).startswith(OF_ONE_SIZE) and size != weights.meta["min_size"][0]:
+        patch = int(_name(architecture).rpartition("_")[2])
+        state = interpolate_embeddings(size, patch, OrderedDict(state))  # of positions, as torchvision's recipes do
     return {name: tensor for name, tensor in state.items() if not name.startswith(TRAINING_ONLY)}
 
 

@@ -179,6 +179,13 @@ def test_settings_that_are_not_its_own_are_said_all_at_once(tmp_path: Path) -> N
     name = written(tmp_path / "net", vit(classes=7))
     with pytest.raises(ConfigError, match=r"set model.classes=7 model.image_size=32$"):
         described(Architecture(name, 10, 3, 64))
+    cropping = {"size": {"shortest_edge": 64}, "do_center_crop": True, "crop_size": {"height": 48, "width": 48}}
+    name = written(tmp_path / "cropping", resnet(), PROCESSOR | cropping)
+    with pytest.raises(ConfigError, match=r"set model.image_size=48$"):
+        described(architecture(name))
+    (tmp_path / "net" / names.PREPROCESSOR).unlink()
+    with pytest.raises(ConfigError, match=r"set model.image_size=32$"):
+        described(Architecture(f"huggingface:{tmp_path / 'net'}", 7, 3, 64))
 
 
 @pytest.mark.parametrize(
@@ -187,9 +194,9 @@ def test_settings_that_are_not_its_own_are_said_all_at_once(tmp_path: Path) -> N
         ({}, 32, True),
         ({"size": {"shortest_edge": 32}}, 32, False),
         ({"size": {"shortest_edge": 32}, "crop_pct": 0.875}, 36, False),
-        ({"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224}, 37, False),
-        ({"size": 256, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}, 37, False),
-        ({"size": {"height": 256, "width": 256}, "do_center_crop": True}, 32, False),
+        ({"size": {"shortest_edge": 37}, "do_center_crop": True, "crop_size": 32}, 37, False),
+        ({"size": 37, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}}, 37, False),
+        ({"size": {"height": 37, "width": 37}, "do_center_crop": True}, 32, False),
     ],
 )
 def test_images_are_resized_as_its_processor_says(

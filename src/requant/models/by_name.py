@@ -159,7 +159,7 @@ def _output_shape(model: nn.Module, architecture: Architecture) -> tuple[int, ..
     try:
         with torch.no_grad():
             output = main(model.eval()(torch.zeros(1, architecture.channels, size, size, device=device)))
-    except (AssertionError, RuntimeError, ValueError) as error:
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{architecture.name} does not take images of {architecture.channels} x {size} x {size}: {error}; "
             "set model.image_size and model.channels to what it was made for"

@@ -36,6 +36,7 @@ NOT_KEPT = {
     *("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation"),
     *("dtype", "torch_dtype", "return_dict", "output_hidden_states", "output_attentions", "problem_type"),
     *("id2label", "label2id", "backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs"),
+    "model_args",
 }
 """Of a configuration: what is not needed, and what would fetch something or have the network give something else."""
 
@@ -49,8 +50,8 @@ def described(architecture: Architecture) -> Architecture:
 
     """
     config = _configuration(architecture.name)
-    _require_settings(architecture, config)
     processor = _processor(architecture)
+    _require_settings(architecture, config, _size(processor or {}) or getattr(config, "image_size", None))
     kept = {"network": _kept(config), **_resizing(processor or {}, architecture.image_size)}
     found = replace(architecture, config=json.dumps(kept, sort_keys=True))
     if architecture.mean is not None and architecture.std is not None:
@@ -81,9 +82,8 @@ def _configuration(name: str) -> Any:
         ) from error
 
 
-def _require_settings(architecture: Architecture, config: Any) -> None:
-    """Raise unless classes, channels and image size are the configuration's, where it has them; say all at once."""
-    size = getattr(config, "image_size", None)
+def _require_settings(architecture: Architecture, config: Any, size: Any) -> None:
+    """Raise unless classes, channels and image size are the network's, where it has them; say all at once."""
     wanted = {
         "classes": config.num_labels if _classifies(config.to_dict()) else None,
         "channels": getattr(config, "num_channels", None),
@@ -205,7 +205,7 @@ def _processor(architecture: Architecture) -> dict[str, Any] | None:
 
 def _resizing(processor: Mapping[str, Any], size: int) -> dict[str, Any]:
     """How images become `size` x `size`: see `Preprocessing`."""
-    resize, crop = _side(processor.get("size")), _side(processor.get("crop_size"))
+    resize, crop = (_side(processor.get(key)) for key in ("size", "crop_size"))
     found = {"resize": size, "interpolation": INTERPOLATIONS.get(processor.get("resample", 2), "bicubic")}
     if processor.get("crop_pct"):
         return found | {"resize": max(size, int(size / processor["crop_pct"])), "whole": False}
@@ -214,6 +214,11 @@ def _resizing(processor: Mapping[str, Any], size: int) -> dict[str, Any]:
         return found | {"resize": scaled_resize(size, *proportion), "whole": False}
     wanted = processor.get("size")
     return found | {"whole": isinstance(wanted, Mapping) and "height" in wanted and "width" in wanted}
+
+
+def _size(processor: Mapping[str, Any]) -> int | None:
+    """Of the images that it makes."""
+    return _side(processor.get("crop_size" if processor.get("do_center_crop") else "size"))
 
 
 def _side(given: Any) -> int | None:

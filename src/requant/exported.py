@@ -45,11 +45,19 @@ def exported(model: nn.Module, example: Tensor) -> fx.Graph:
     """
     with evaluating(model), torch.no_grad():
         images = torch.cat([example[:1]] * IMAGES)
-        program = torch.export.export(model, (images,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
-        graph = _listed(model, program)
+        graph = _listed(model, _program(model, images))
         for count in OTHERS:
             _require_same(model, graph, torch.cat([example[:1]] * count))
     return graph
+
+
+def _program(model: nn.Module, images: Tensor) -> ExportedProgram:
+    try:
+        return torch.export.export(model, (images,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
+    except RuntimeError as error:
+        if "data-dependent" in str(error):
+            raise RuntimeError("its path depends on values that it computes") from error
+        raise
 
 
 def _listed(model: nn.Module, program: ExportedProgram) -> fx.Graph:

@@ -24,7 +24,7 @@ class ModelConfig:
     """The network to compress."""
 
     name: str = MISSING
-    """vgg16, resnet50, vgg16_cifar, resnet50_cifar, resnet50_cifar_s2, efficientnet_lite0 to 2, vgg_small,
+    """vgg16, resnet50, vgg16_cifar, resnet50_cifar, resnet50_cifar_s2, efficientnet_lite0 to 4, vgg_small,
     torchvision:<name>, timm:<name>, huggingface:<folder> (or huggingface:<owner>/<network>), own:<file.py>:<function>
     (or own:<package.module>:<function>)."""
     classes: int = 1000

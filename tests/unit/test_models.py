@@ -27,6 +27,7 @@ SMALL = [
     Architecture("timm:mobilenetv3_small_050", classes=5, channels=1, image_size=40),
     Architecture("efficientnet_lite0", classes=5, image_size=64),
     Architecture("efficientnet_lite2", classes=5, image_size=64),
+    Architecture("efficientnet_lite4", classes=5, image_size=64),
 ]
 
 

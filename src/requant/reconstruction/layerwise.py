@@ -122,7 +122,7 @@ def reconstruct(
 
 def _say_what_stays(codebooks: Mapping[str, Codebook], followed: Collection[str]) -> None:
     """Warn where more than a hundredth of the clustered weights is of layers that cannot be followed."""
-    weights = {name: book.indices.size for name, book in codebooks.items() if len(book.shape) > 1}
+    weights = {name: book.indices.size for name, book in codebooks.items() if len(book.shape) > 1 and book.k > 1}
     left = [name for name in weights if name not in followed]
     share = sum(weights[name] for name in left) / max(1, sum(weights.values()))
     if share > UNSAID:

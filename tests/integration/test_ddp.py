@@ -46,3 +46,25 @@ def test_a_sweep_of_two_processes_a_run_goes_on_where_it_was_killed(tmp_path: Pa
     for path in whole.rglob("result.json"):
         curves = [json.loads(path.read_text())[key]["curve"] for key in ("retrain", "baseline")]
         assert [[entry["n"] for entry in curve] for curve in curves] == [[200] * 3, [200] * 3]
+
+
+def test_two_processes_train_a_network_with_parts_that_it_never_uses(tmp_path: Path) -> None:
+    code = tmp_path / "net.py"
+    code.write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv, self.head, self.fc = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 10)\n"
+        "    def forward(self, images):\n"
+        "        return self.fc(self.conv(images).relu().mean((2, 3)))\n"
+        "def make():\n"
+        "    torch.manual_seed(0)\n"
+        "    return Net()\n"
+    )
+    network = ("model=own", f"model.name=own:{code}:make", "model.weights=none", "data=none", "unlabeled.limit=80")
+    settings = ("plan=weights", "plan.rules=[{layers: '1', kind: weight, centroids: 2}]", "retrain.epochs=2")
+    run(tmp_path, tmp_path / "out", *network, *settings, "retrain.batch_size=8", "trainer=ddp_cpu")
+    (result,) = (json.loads(path.read_text()) for path in (tmp_path / "out").rglob("result.json"))
+    assert result["accuracy"]["retrained"]["kl"] < result["accuracy"]["quantized"]["kl"]

@@ -12,6 +12,7 @@ import requant
 from requant import auto
 from requant.auto import grids
 from requant.reconstruction.graph import idle, trace
+from requant.retraining.trainable import freeze_idle
 
 SIZE = 4_000
 
@@ -88,3 +89,15 @@ def test_what_is_needed_after_all_comes_back(monkeypatch: pytest.MonkeyPatch) ->
     found = grids(model, images(1, 16), list(images(8, 16).split(1)))
     assert found.idle == []
     assert torch.equal(found.base.get_parameter("second.weight"), model.get_parameter("second.weight"))
+
+
+def test_what_a_loss_does_not_depend_on_gets_no_gradient() -> None:
+    model = network().train()
+    model.norm.bias.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    idle_names = freeze_idle(model, lambda: model(images(2, 16)).square().sum())
+    assert idle_names == [name for name, _ in model.named_parameters() if name.startswith("head.")]
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["norm.bias", *idle_names]
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())

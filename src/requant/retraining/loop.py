@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.loggers import Logger
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from requant.outputs import meaning
@@ -19,6 +19,7 @@ from requant.retraining.checkpoint import LAST, AtomicCheckpointIO, every_epoch
 from requant.retraining.module import Retraining
 from requant.retraining.objectives import Objective
 from requant.retraining.progress import CurveFile, EpochProgress
+from requant.retraining.trainable import freeze_idle
 
 RISEN, NOTHING = 1.05, 1e-3  # by less epochs differ by the images drawn, and losses below are as good as none
 
@@ -85,6 +86,8 @@ def fit(
     Raises UserError where the loss is no longer finite.
     """
     choice("statistics", statistics, ("keep", "update"))
+    if (trainer or {}).get("devices", 1) != 1 or (trainer or {}).get("num_nodes", 1) != 1:
+        freeze_idle(student, lambda: objective(student, _first_image(batches, student)))
     module = Retraining(
         student,
         objective,
@@ -106,6 +109,13 @@ def fit(
         _say_if_worse(module.curve, recipe)
     seen = recipe.epochs * lightning.world_size * len(cast(Sized, batches.sampler))
     return History(module.curve, sum(entry["seconds"] for entry in module.curve), seen)
+
+
+def _first_image(batches: DataLoader[Any], student: nn.Module) -> Any:
+    """A batch of the first image alone, where the student is."""
+    device = next(student.parameters()).device
+    batch = cast(Any, batches.dataset).__getitems__([0])
+    return batch.to(device) if isinstance(batch, Tensor) else tuple(part.to(device) for part in batch)
 
 
 def _say_if_worse(curve: Sequence[Mapping[str, float]], recipe: Recipe) -> None:

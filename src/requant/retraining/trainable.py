@@ -1,11 +1,13 @@
 """What is trained and what stands still."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from requant.errors import ConfigError, UserError
+from requant.modes import evaluating
 from requant.suggest import did_you_mean
 
 
@@ -32,6 +34,20 @@ def freeze(student: nn.Module, frozen: Collection[str], only: Collection[str] | 
             + "; leave some out of its rules (e.g. plan=weights), or set retrain=none"
         )
     return trainable
+
+
+def freeze_idle(student: nn.Module, loss: Callable[[], Tensor]) -> list[str]:
+    """Take gradients from the parameters that a loss does not depend on, for which processes would wait in vain.
+
+    Returns their names.
+    """
+    free = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+    with evaluating(student), torch.enable_grad():
+        gradients = torch.autograd.grad(loss(), list(free.values()), allow_unused=True)
+    idle = [name for name, gradient in zip(free, gradients, strict=True) if gradient is None]
+    for name in idle:
+        free[name].requires_grad_(False)
+    return idle
 
 
 def set_modes(student: nn.Module, frozen: Collection[str], *, statistics: str, stochastic: bool) -> None:

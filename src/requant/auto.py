@@ -156,9 +156,10 @@ def _left_out(model: nn.Module, names: list[str], example: Tensor, outputs: Outp
             model.get_parameter(name).copy_(values)
         return []
     if names:
-        share = sum(map(torch.numel, kept.values())) / sum(map(torch.numel, model.parameters()))
+        count, total = (sum(map(torch.numel, values)) for values in (kept.values(), model.parameters()))
         warnings.warn(
-            f"the network never computes with {some(names, 3)}, {share:.1%} of its values: the file holds zeros there",
+            f"the network never computes with {some(names, 3)}, {count:,} of its {total:,} values: the file holds zeros "
+            "there",
             stacklevel=4,
         )
     return names

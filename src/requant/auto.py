@@ -158,8 +158,8 @@ def _left_out(model: nn.Module, names: list[str], example: Tensor, outputs: Outp
     if names:
         count, total = (sum(map(torch.numel, values)) for values in (kept.values(), model.parameters()))
         warnings.warn(
-            f"the network never computes with {some(names, 3)}, {count:,} of its {total:,} values: the file holds zeros "
-            "there",
+            f"the network never computes with {some(names, 3)}, {count:,} of its {total:,} values: the file holds "
+            "zeros there",
             stacklevel=4,
         )
     return names

@@ -58,11 +58,12 @@ def _check_data(settings: Config) -> None:
     if classes is not None:
         return
     needing = {
-        "model.weights=trained": settings.model.weights == "trained",
-        "retrain=conventional": settings.retrain.method == "conventional",
+        "model.weights=trained": (settings.model.weights == "trained", "model.weights=published, imagenet or <file>"),
+        "retrain=conventional": (settings.retrain.method == "conventional", "retrain=proposed"),
     }
-    if wrong := [name for name, there in needing.items() if there]:
-        raise ConfigError(f"{wrong[0]} needs labelled images, and data=none has none: choose another, or set data")
+    for name, (there, instead) in needing.items():
+        if there:
+            raise ConfigError(f"{name} needs labelled images, and data=none has none: set {instead}, or data")
 
 
 def _check_granularity(settings: Config) -> None:

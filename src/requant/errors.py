@@ -1,6 +1,11 @@
 """What a user can set or supply wrongly. Each message says what is wrong, where, and what to do next."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error of somebody else's code says, without the paragraphs behind it."""
+    return str(error).strip().partition("\n")[0]
+
+
 class UserError(ValueError):
     """Something set or supplied from outside is wrong: the command line prints it without a traceback."""
 

@@ -7,7 +7,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from requant.errors import ConfigError
+from requant.errors import ConfigError, first_line
 
 HUGGING_FACE = "huggingface"
 CONFIG, PREPROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
@@ -55,10 +55,9 @@ def folder(name: str) -> Path:
 
         found = Path(snapshot_download(place(name), allow_patterns=list(FETCHED)))
     except Exception as error:  # the hub's client, its cache and HTTP each raise their own
-        said = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"{name}: there is no folder {path}, and Hugging Face's hub does not give it ({said}): name a folder that "
-            "save_pretrained has written"
+            f"{name}: there is no folder {path}, and Hugging Face's hub does not give it ({first_line(error)}): "
+            "name a folder that save_pretrained has written"
         ) from error
     if not (found / CONFIG).is_file():
         raise ConfigError(f"{name} has no {CONFIG} on the hub: it is no network of transformers")

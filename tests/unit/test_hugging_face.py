@@ -14,14 +14,12 @@ import transformers
 from test_tracing import walked
 from torch import nn
 
-import requant
 from requant import hugging_face as names
 from requant import load, read, save
 from requant.data.pixels import evaluation_view, normalised
 from requant.errors import ArchiveError, ConfigError, WeightsError
 from requant.models import Architecture, build, described, hugging_face, load_weights, preprocessing
 from requant.network_names import name_by_content, name_in_file
-from requant.outputs import VALUES
 from requant.reconstruction.graph import layers, norm_of, trace
 
 SIZE = 32
@@ -291,72 +289,6 @@ def test_its_name_by_content_follows_weights_and_configuration(net: str, tmp_pat
     assert len(found) == 4
     assert name_in_file(net) == "huggingface:net"
     assert name_in_file(name_in_file(net)) == "huggingface:net"
-
-
-def clip() -> Any:
-    config = transformers.CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        projection_dim=12,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=SIZE,
-        patch_size=8,
-    )
-    return transformers.CLIPVisionModelWithProjection(config)
-
-
-def depth() -> Any:
-    config = transformers.DepthAnythingConfig(
-        backbone_config=transformers.Dinov2Config(
-            image_size=SIZE,
-            patch_size=8,
-            hidden_size=16,
-            num_hidden_layers=4,
-            num_attention_heads=2,
-            out_features=["stage1", "stage2", "stage3", "stage4"],
-            reshape_hidden_states=False,
-        ),
-        patch_size=8,
-        reassemble_hidden_size=16,
-        reassemble_factors=[4, 2, 1, 0.5],
-        neck_hidden_sizes=[8, 8, 8, 8],
-        fusion_hidden_size=8,
-        head_hidden_size=8,
-    )
-    return transformers.DepthAnythingForDepthEstimation(config)
-
-
-def test_depths_are_values_of_each_pixel(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = depth().eval()
-    found = described(Architecture(written(tmp_path / "net", model), 1, 3, SIZE, outputs="values"))
-    again = build(found)
-    load_weights(again, "published", found)
-    images = torch.randn(4, 3, SIZE, SIZE)
-    wanted = model(images).predicted_depth.detach()
-    assert torch.equal(VALUES.of(again, images).detach()[:, 0], wanted)
-    (walk,) = walked(again, [images])
-    assert torch.allclose(walk[:, 0], wanted, atol=1e-5 * float(wanted.abs().max()))
-
-
-@pytest.mark.parametrize(("make", "numbers"), [(lambda: transformers.ViTModel(vit().config), 16), (clip, 12)])
-def test_embeddings_are_values(make: Callable[[], Any], numbers: int, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = make().eval()
-    name = written(tmp_path / "net", model)
-    found = described(Architecture(name, numbers, 3, SIZE, outputs="values"))
-    images = torch.randn(48, 3, SIZE, SIZE)
-    wanted = VALUES.of(model, images).detach()
-    assert wanted.shape == (48, numbers)
-    again = build(found)
-    load_weights(again, "published", found)
-    assert torch.equal(VALUES.of(again, images).detach(), wanted)
-    size = sum(4 * parameter.numel() for parameter in model.parameters()) // 6
-    small = requant.compress_to(again, images, size=size, outputs="values")
-    assert VALUES.lost(VALUES.of(small.model, images).detach(), wanted) < 0.1
-    with pytest.raises(ConfigError, match=rf"puts out \(1, {numbers}\)"):
-        build(replace(found, classes=5))
 
 
 def test_networks_of_other_kinds_are_refused(tmp_path: Path) -> None:

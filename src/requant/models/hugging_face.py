@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from requant.errors import ConfigError, WeightsError
+from requant.errors import ConfigError, WeightsError, first_line
 from requant.hugging_face import CONFIG, PREPROCESSOR, folder
 from requant.models.architecture import Architecture
 from requant.models.by_name import checked
@@ -75,10 +75,9 @@ def _configuration(name: str) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises this and that
-        said = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"{name}: transformers cannot read {path / CONFIG} ({said}): write it with save_pretrained; a network of "
-            "code of its own goes by model=own"
+            f"{name}: transformers cannot read {path / CONFIG} ({first_line(error)}): write it with "
+            "save_pretrained; a network of code of its own goes by model=own"
         ) from error
 
 
@@ -143,7 +142,7 @@ def _build(architecture: Architecture) -> nn.Module:
     try:
         model: nn.Module = network(network.config_class(**settings))
     except Exception as error:  # whatever a configuration that does not fit brings about
-        said = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+        said = f"{type(error).__name__}: {first_line(error)}"
         raise ConfigError(f"{architecture.name} cannot be made of its configuration ({said})") from error
     return checked(model, architecture)
 
@@ -257,10 +256,9 @@ def _published(architecture: Architecture) -> Mapping[str, Tensor]:
             path, output_loading_info=True, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
     except Exception as error:  # transformers raises this and that
-        said = str(error).strip().partition("\n")[0]
         raise WeightsError(
-            f"{architecture.name}: transformers cannot load the weights in {path} ({said}): write them with "
-            "save_pretrained, which makes safetensors"
+            f"{architecture.name}: transformers cannot load the weights in {path} ({first_line(error)}): write "
+            "them with save_pretrained, which makes safetensors"
         ) from error
     if lacking := sorted(map(str, {*found["missing_keys"], *found["mismatched_keys"]})):
         raise WeightsError(f"{path} lacks weights of {network.__name__}: {some(lacking, 3)}: it is of another network")

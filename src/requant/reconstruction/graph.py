@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from requant.applying import CONSTANT, applied, attribute
-from requant.errors import UserError
+from requant.errors import UserError, first_line
 from requant.tracing import FAILURES, steps
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -89,9 +89,8 @@ def trace(model: nn.Module, example: Tensor | None = None) -> fx.Graph:
     try:
         graph = steps(model, into=(nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention), example=example)
     except FAILURES as error:
-        reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"the network's steps cannot be listed ({reason}), which layer by layer work needs: "
+            f"the network's steps cannot be listed ({first_line(error)}), which layer by layer work needs: "
             "retrain=proposed takes any network"
         ) from error
     for node in graph.nodes:

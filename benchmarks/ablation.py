@@ -73,10 +73,10 @@ def size_at(bits: int, job: Job) -> int:
 
 
 @cache
-def planned(bits: int, job: Job) -> Grids:
-    """The plan that all plans at this size share."""
+def planned(bits: int, job: Job, rotate: bool = False) -> Grids:
+    """The plan that all plans at this size share, but for that of turned channels."""
     example, count = example_input(job.network.architecture), min(128, job.network.images)
-    return grids_for(job.teacher, example, crops(job), count, lambda _: size_at(bits, job))
+    return grids_for(job.teacher, example, crops(job), count, lambda _: size_at(bits, job), rotate=rotate)
 
 
 @cache
@@ -87,10 +87,12 @@ def damping_at(bits: int, job: Job) -> float:
     return best_damping(planned(bits, job).base, plain.codebooks, batches)
 
 
-def plan(bits: int, damping: Callable[[int, Job], float] | None, trellis: bool, job: Job, path: Path) -> nn.Module:
+def plan(
+    bits: int, damping: Callable[[int, Job], float] | None, trellis: bool, job: Job, path: Path, rotate: bool = False
+) -> nn.Module:
     """plan=auto, then reconstruction with this damping, where there is one."""
-    found = _fitted(bits, job, damping and damping(bits, job), trellis)
-    job.save(path, *in_units(planned(bits, job), found.model, found.codebooks), "entropy")
+    found = _fitted(bits, job, damping and damping(bits, job), trellis, rotate)
+    job.save(path, *in_units(planned(bits, job, rotate), found.model, found.codebooks), "entropy")
     return archive.load(path)
 
 
@@ -107,8 +109,8 @@ def trained(bits: int, job: Job, path: Path) -> nn.Module:
     return archive.load(path)
 
 
-def _fitted(bits: int, job: Job, damping: float | None, trellis: bool) -> Compressed:
-    grids = planned(bits, job)
+def _fitted(bits: int, job: Job, damping: float | None, trellis: bool, rotate: bool = False) -> Compressed:
+    grids = planned(bits, job, rotate)
     batches = [] if damping is None else batches_of(crops(job), job.network.images, job.network.batch)
 
     def size(compressed: Compressed) -> int:
@@ -127,14 +129,18 @@ STEPS: dict[str, Callable[[int], Point]] = {
     "statistics": lambda bits: partial(plan, bits, lambda *_: NOTHING_MADE_UP_FOR, False),
     "reconstruction": lambda bits: partial(plan, bits, damping_at, False),
     "trellis": lambda bits: partial(plan, bits, damping_at, True),
+    "channels turned": lambda bits: partial(plan, bits, damping_at, True, rotate=True),
     "codebook training": lambda bits: partial(trained, bits),
 }
 """In the order in which each builds on what is before it; the last on reconstruction, in the trellis's place."""
+INVERTED = {"effnet_lite0"}
+"""Networks with channels that may be turned."""
 
 
-def points() -> dict[str, Point]:
-    """All that is measured, by name."""
-    return {f"{bits} bits: {step}": make(bits) for bits in BITS for step, make in STEPS.items()}
+def points(network: str) -> dict[str, Point]:
+    """All that is measured of a network, by name."""
+    steps = {step: make for step, make in STEPS.items() if step != "channels turned" or network in INVERTED}
+    return {f"{bits} bits: {step}": make(bits) for bits in BITS for step, make in steps.items()}
 
 
 LOOKS = {2: ("s", "--"), 3: ("^", "-."), 4: ("o", "-")}
@@ -181,7 +187,7 @@ def main() -> None:
     if given.network and given.photographs:
         network: Network = NETWORKS[given.network]
         job = job_of(network, given.photographs)
-        measure(job, given.images, FOLDER / f"{given.network}.csv", points(), given.points)
+        measure(job, given.images, FOLDER / f"{given.network}.csv", points(given.network), given.points)
     draw()
 
 

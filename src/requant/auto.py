@@ -37,7 +37,9 @@ from requant.reconstruction.curvature import fisher
 from requant.reconstruction.graph import Layer, idle, layers, trace
 from requant.reconstruction.layerwise import batches_of
 from requant.reconstruction.rescaling import divide, fold_statistics, fold_weights, shorten
+from requant.reconstruction.rotation import turn
 from requant.reconstruction.sensitivity import divergences
+from requant.reconstruction.streams import streams
 from requant.suggest import some
 
 METHOD = "grid"
@@ -61,7 +63,8 @@ class Grids:
     """A network ready to be rounded to grids, for any step.
 
     Attributes:
-        base: the network, its batch norms' statistics taken into scale and shift.
+        base: the network, its batch norms' statistics taken into scale and shift, and its channels
+            turned where they may be.
         layers: those to round.
         widths: of each layer's steps, by its weight's name, in proportion.
         idle: parameters that the network never computes with, by name; 0 everywhere.
@@ -105,7 +108,12 @@ class Grids:
 
 
 def grids(
-    model: nn.Module, example: Tensor, images: Iterable[Tensor], seed: int = 0, outputs: Outputs = SOFTMAX
+    model: nn.Module,
+    example: Tensor,
+    images: Iterable[Tensor],
+    seed: int = 0,
+    outputs: Outputs = SOFTMAX,
+    rotate: bool = True,
 ) -> Grids:
     """Steps by Fisher information, on images without labels.
 
@@ -115,6 +123,7 @@ def grids(
         images: (1, C, H, W) each; a hundred will do.
         seed: of the classes that the Fisher information draws.
         outputs: what the network's outputs are.
+        rotate: turn channels to where their weights take fewer bits (`requant.reconstruction.rotation`).
 
     Raises:
         UserError: for a network without weights of layers, for weights or outputs that are not finite, and for images
@@ -128,6 +137,8 @@ def grids(
     tensors, graph = describe(base, example), trace(base, example)
     unused = _left_out(base, idle(base, graph), example, outputs)
     fold_weights(base, graph)
+    if rotate:
+        turn(base, streams(base, layers(base, graph)), example, outputs)
     others = [tensor for tensor in tensors if tensor.name not in unused]
     known = _with_others(list(layers(base, graph).values()), others)
     if not known:
@@ -213,6 +224,7 @@ def grids_for(
     target: Callable[[Grids], int],
     seed: int = 0,
     outputs: Outputs = SOFTMAX,
+    rotate: bool = True,
 ) -> Grids:
     """Both steps in one: by Fisher information, then as measured at about the size that `target` asks for.
 
@@ -224,10 +236,11 @@ def grids_for(
         target: the bytes that the file shall have.
         seed: of what is drawn.
         outputs: what the network's outputs are.
+        rotate: as for `grids`.
 
     """
     count = min(count, len(images))
-    first = grids(model, example, batches_of(images, count, 1), seed, outputs)
+    first = grids(model, example, batches_of(images, count, 1), seed, outputs, rotate)
     return measured(first, step_of(first, target(first)), batches_of(images, count, min(BATCH, max(1, count // 4))))
 
 

@@ -42,6 +42,7 @@ def compress_to(
     batch_size: int = 32,
     damping: float | None = None,
     trellis: bool = True,
+    rotate: bool = True,
     recipe: Recipe | None = None,
     movement: Movement | None = None,
     outputs: str = "softmax",
@@ -66,6 +67,8 @@ def compress_to(
         damping: of reconstruction; None: the best of three, by images held out from it.
         trellis: weights between two grids where layers have bits enough (`requant.codebook_trellis`); not where it is
             trained, as training moves indices.
+        rotate: channels turned to where their weights take fewer bits, where they may be
+            (`requant.reconstruction.rotation`).
         recipe: of training on all images after that (adam or adamw), worth most at few bits; what it moves away, with a
             warning, is left as it was. None: no training.
         movement: how fast codebooks move in it; their bits are held whatever it says.
@@ -95,6 +98,7 @@ def compress_to(
         lambda found: size or found.original_bytes // 10,
         seed,
         meaning(outputs),
+        rotate,
     )
     batches = batches_of(images, reconstruct_on, batch_size)
     settings: dict[str, Any] = {"batches": batches, "damping": damping, "trellis": trellis and recipe is None}

@@ -202,6 +202,9 @@ class PlanConfig:
     images is set aside for it; nothing else looks at those."""
     trellis: bool = True
     """auto with reconstruction: weights between two grids, a trellis saying which; smaller at the same error."""
+    rotate: bool = True
+    """auto: channels between which and their layers there are only sums (as in MobileNets and EfficientNets) turned to
+    where their weights take fewer bits; the network computes what it did."""
     rules: list[Any] = field(default_factory=list)
     """Each {layers: "14-15", kind: weight, name: <regex>, centroids: 32, method: kmeans}, of which one of
     layers, kind, name at least; the first rule that matches a tensor decides. More a rule may say: granularity and

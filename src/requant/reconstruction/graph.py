@@ -178,7 +178,7 @@ def computed_weight(model: nn.Module, step: fx.Node) -> tuple[str, Tensor] | Non
         return None
     with torch.no_grad():
         value = _constant(model, step)
-    behind = {str(node.target) for node in _connected([step], lambda one: one.all_input_nodes)}
+    behind = {str(node.target) for node in connected([step], lambda one: one.all_input_nodes)}
     names = [key for key, found in model.named_parameters() if key in behind and found.shape == value.shape]
     return (names[0], value) if len(names) == 1 else None
 
@@ -189,10 +189,10 @@ def nearly(one: Tensor, other: Tensor) -> bool:
 
 
 def _sees_images(node: fx.Node) -> bool:
-    return any(found.op == "placeholder" for found in _connected([node], lambda one: one.all_input_nodes))
+    return any(found.op == "placeholder" for found in connected([node], lambda one: one.all_input_nodes))
 
 
-def _connected(nodes: Iterable[fx.Node], neighbours: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
+def connected(nodes: Iterable[fx.Node], neighbours: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
     """These steps and all that they lead to."""
     found = set(nodes)
     waiting = list(found)
@@ -263,7 +263,7 @@ class Walk:
         self.batches = batches
         self.values: dict[fx.Node, Any] = {}
         self._last_use = {used: node for node in graph.nodes for used in node.all_input_nodes}
-        self._constants = set(graph.nodes) - _connected(
+        self._constants = set(graph.nodes) - connected(
             (node for node in graph.nodes if node.op == "placeholder"), lambda node: node.users
         )
 

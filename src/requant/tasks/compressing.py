@@ -140,6 +140,7 @@ def _grids(settings: Config, teacher: nn.Module) -> Grids:
         lambda found: assembly.target_bytes(settings, found.original_bytes),
         settings.seed,
         assembly.outputs(settings),
+        settings.plan.rotate,
     )
 
 

@@ -112,6 +112,16 @@ def test_what_is_found_is_a_rotation_no_worse_than_none(channels: int, values: i
     assert cost(rotation @ weights.double()) <= cost(weights.double()) + 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_of_other_types_are_turned_as_well(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = with_statistics(Narrow()).to(dtype)
+    turned = grids(model, images(1).to(dtype), images(2).to(dtype).split(1)).base
+    assert turned.get_parameter("first.0.weight").dtype == dtype
+    changed = not torch.equal(turned.get_parameter("first.0.weight"), model.get_parameter("first.0.weight"))
+    assert changed == (dtype == torch.float64)  # what bfloat16 rounds moves outputs by more than a thousandth
+
+
 def test_nothing_but_zeros_stays_as_it_is() -> None:
     torch.manual_seed(0)
     model = Narrow()

@@ -105,7 +105,8 @@ def _along(factors: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _in_units(weight: Tensor) -> Tensor:
-    """Of their root mean square; zeros as they are."""
+    """Of their root mean square, float32; zeros as they are."""
+    weight = weight.float()
     return weight / weight.pow(2).mean().sqrt().clamp_min(torch.finfo(weight.dtype).tiny)
 
 

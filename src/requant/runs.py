@@ -122,6 +122,8 @@ def _identity(settings: Config) -> dict[str, Any]:
     model = replace(settings.model, weights=weights, name=name_by_content(settings.model.name))
     found = result_settings(replace(settings, data=data, unlabeled=unlabeled, model=model))
     found["model"] = {key: value for key, value in found["model"].items() if _LATER.get(key, ...) != value}
+    if settings.plan.method != "auto":
+        del found["plan"]["rotate"]  # it says nothing to rules, and earlier versions did not have it
     return found
 
 

@@ -49,6 +49,12 @@ def test_a_folder_of_images_counts_by_what_it_holds(tmp_path: Path) -> None:
     assert settings_hash(here) == settings_hash(there)
 
 
+def test_turned_channels_move_the_hashes_of_plans_that_turn_them_alone() -> None:
+    assert settings_hash(settings("plan.rotate=false")) == settings_hash(settings())
+    auto = ("plan=auto", "retrain=reconstruct")
+    assert settings_hash(settings(*auto, "plan.rotate=false")) != settings_hash(settings(*auto))
+
+
 def test_statistics_that_are_not_given_leave_hashes_as_they_were() -> None:
     assert settings_hash(settings("model.mean=null")) == settings_hash(settings())
     assert settings_hash(settings("model.mean=[0.5]", "model.std=[0.5]")) != settings_hash(settings())

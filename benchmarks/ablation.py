@@ -121,6 +121,7 @@ def _fitted(bits: int, job: Job, damping: float | None, trellis: bool, rotate: b
     return fit_size(grids, size, size_at(bits, job), batches, damping, trellis)
 
 
+LAST = "codebook training"
 STEPS: dict[str, Callable[[int], Point]] = {
     "paper's clusters": lambda bits: partial(clustered, bits, "equal_population"),
     "k-means": lambda bits: partial(clustered, bits, "kmeans"),
@@ -130,7 +131,7 @@ STEPS: dict[str, Callable[[int], Point]] = {
     "reconstruction": lambda bits: partial(plan, bits, damping_at, False),
     "trellis": lambda bits: partial(plan, bits, damping_at, True),
     "channels turned": lambda bits: partial(plan, bits, damping_at, True, rotate=True),
-    "codebook training": lambda bits: partial(trained, bits),
+    LAST: lambda bits: partial(trained, bits),
 }
 """In the order in which each builds on what is before it; the last on reconstruction, in the trellis's place."""
 INVERTED = {"effnet_lite0"}
@@ -149,22 +150,24 @@ LOOKS = {2: ("s", "--"), 3: ("^", "-."), 4: ("o", "-")}
 def draw() -> None:
     """KL from the original after each step, a panel a network; the last does not follow from the one before it."""
     found = {name: rows for name in NETWORKS if (rows := read(FOLDER / f"{name}.csv"))}
+    settings = {row["setting"] for rows in found.values() for row in rows}
+    steps = [step for step in STEPS if step in settings]
     with style():
         figure = Figure(figsize=(PAGE, 3.0), layout="constrained")
         panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
         for axes, (name, rows) in zip(panels, found.items(), strict=True):
             for number, (bits, (marker, line)) in enumerate(LOOKS.items()):
                 kl = {row["setting"]: float(row["kl"]) for row in rows if row["method"] == f"{bits} bits"}
-                places = [place for place, step in enumerate(STEPS) if step in kl]
-                last = [place for place in places if place == len(STEPS) - 1]
+                places = [place for place, step in enumerate(steps) if step in kl]
+                last = [place for place in places if steps[place] == LAST]
                 look: dict[str, Any] = {"marker": marker, "markersize": 4, "color": COLOURS[number]}
                 for shown, stroke, label in (
                     (places[: len(places) - len(last)], line, f"{bits} bits"),
                     (last, "none", ""),
                 ):
-                    axes.plot(shown, [kl[list(STEPS)[place]] for place in shown], linestyle=stroke, label=label, **look)
+                    axes.plot(shown, [kl[steps[place]] for place in shown], linestyle=stroke, label=label, **look)
             axes.set_yscale("log")
-            axes.set_xticks(range(len(STEPS)), STEPS, rotation=60, ha="right", rotation_mode="anchor")
+            axes.set_xticks(range(len(steps)), steps, rotation=60, ha="right", rotation_mode="anchor")
             axes.set_title(f"{TITLES[name]}, n = {int(rows[0]['n']):,}")
             axes.grid(axis="y", linewidth=0.3)
         panels[0].set_ylabel("KL from the original (nats)")

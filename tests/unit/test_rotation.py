@@ -166,6 +166,18 @@ def test_channels_with_directions_of_their_own_stay(between: Callable[[Tensor], 
     assert found == []
 
 
+def test_channels_of_few_weights_stay() -> None:
+    """They would save next to nothing, and where steps are finest the longest weights ask for most of them."""
+    torch.manual_seed(0)
+    model = with_statistics(Narrow())
+    model.classes = nn.Linear(40, 10_000)
+    turned, found = made(model)
+    before = {name: values.clone() for name, values in turned.state_dict().items()}
+    assert found
+    turn(turned, found, images(1), SOFTMAX)
+    assert all(torch.equal(values, before[name]) for name, values in turned.state_dict().items())
+
+
 def test_what_the_network_gives_stays() -> None:
     class Gives(Narrow):
         def forward(self, x: Tensor) -> Tensor:

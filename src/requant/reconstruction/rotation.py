@@ -28,11 +28,15 @@ from requant.reconstruction.streams import Stream
 SMOOTH = 0.8  # e: about the steps at 2 to 3 bits a weight
 MOMENTUM = 0.95
 ROUNDS = 100
+LEAST_SHARE = 0.01  # of the network's values
 
 
 @torch.no_grad()
 def turn(model: nn.Module, streams: Sequence[Stream], example: Tensor, outputs: Outputs) -> None:
     """Turn the channels of each stream, in place; batch norms that write them get one scale for all channels.
+
+    Streams of less than a hundredth of the network's values stay: there is next to nothing to save, and the steps of
+    early layers are so fine that longer tails ask for more of them than a grid may have.
 
     Args:
         model: in eval mode or not; its batch norms' statistics are 0 and 1
@@ -42,11 +46,13 @@ def turn(model: nn.Module, streams: Sequence[Stream], example: Tensor, outputs: 
         outputs: what the network's outputs are.
 
     """
-    names = sorted({name for stream in streams for name in _touched(stream)})
+    least = LEAST_SHARE * sum(map(torch.numel, model.parameters()))
+    worth = [stream for stream in streams if sum(model.get_parameter(n).numel() for n in _touched(stream)) >= least]
+    names = sorted({name for stream in worth for name in _touched(stream)})
     kept = {name: model.get_parameter(name).clone() for name in names}
     with evaluating(model), bar() as progress:
         before = outputs.of(model, example.clone())
-        for stream in progress.track(streams, description="turn channels"):
+        for stream in progress.track(worth, description="turn channels"):
             _turn(model, stream)
         if not (before.isfinite().all() and nearly(outputs.of(model, example.clone()), before)):
             for name, values in kept.items():

@@ -291,6 +291,8 @@ class SensitivityConfig:
     layers: list[str] = field(default_factory=lambda: ["each"])
     """As in a plan's rules, e.g. [each,"14-15"]; `each` stands for every layer that has the kind, alone."""
     centroids: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128, 256])
+    screen: bool = _aside(False)
+    """Count on classes in bfloat16 where they are sure to be float32's: two thirds of the time, no KL."""
 
     def __post_init__(self) -> None:
         for key, values in (("kinds", self.kinds), ("layers", self.layers), ("centroids", self.centroids)):

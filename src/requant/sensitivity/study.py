@@ -3,7 +3,7 @@
 A point's network differs from the teacher only from its first clustered layer on. So the inputs of that layer are
 computed once for all points that begin there, and from them the inputs of the next one. Clusterings are shared between
 points. Accuracies are those that evaluating each whole network would give, to the image: the same modules see the same
-tensors in the same batches.
+tensors in the same batches, or, with `screen`, counts are decided in bfloat16 where that leaves no doubt.
 """
 
 import copy
@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from requant.outputs import SOFTMAX, Outputs, main
 from requant.scoring import Accuracy, score
 from requant.sensitivity.chain import as_chain, holders
 from requant.sensitivity.grid import Point
+from requant.sensitivity.screening import in_float32, pays, screened
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Study:
         batches: test images and their labels.
         method: the clustering, one of `requant.clustering.METHODS`.
         outputs: what the network's outputs are.
+        screen: count on bfloat16's classes where they are float32's (`requant.sensitivity.screening`), if the device is
+            faster so; there are no top-5 and no KL then.
         clustering: more arguments of `requant.clustering.cluster_split`: granularity, split, options of the method.
         storage: one of `requant.archive.STORAGES`.
         architecture: stored in every file, as `requant.models.Architecture.to_dict` gives it.
@@ -75,6 +78,7 @@ class Study:
         architecture: Mapping[str, Any] | None = None,
         clustering: Mapping[str, Any] | None = None,
         outputs: Outputs = SOFTMAX,
+        screen: bool = False,
     ) -> None:
         self.tensors: list[TensorInfo] = describe(teacher, example)
         self._settings = {"split": 0.0, **(clustering or {})}
@@ -90,6 +94,7 @@ class Study:
         self._inputs, self._reached = [batch.to(device) for batch in images], 0
         self._labels_N = torch.cat([batch.cpu() for batch in labels])
         self._teacher_NC, self._seconds = self._measure_teacher(teacher)
+        self._counts_alone, self._screens = screen, screen and self._may_screen()
 
     @property
     def original_bytes(self) -> int:
@@ -157,10 +162,23 @@ class Study:
             self._inputs[i] = _through(self._chain[self._reached : piece], x)
         self._reached = piece
 
+    def _may_screen(self) -> bool:
+        if self._outputs is not SOFTMAX or self._teacher_NC.ndim != 2 or self._teacher_NC.shape[1] < 2:
+            raise UserError("sensitivity.screen=true decides the classes of images: leave it out for other outputs")
+        if not pays(self._rest, self._inputs[0]):
+            warnings.warn("bfloat16 is not faster here: sensitivity.screen computes in float32 alone", stacklevel=3)
+            return False
+        return True
+
+    def _rest(self, x: Tensor) -> Tensor:
+        outputs: Tensor = main(_through(self._chain[self._reached :], x))
+        return outputs
+
     @torch.inference_mode()
     def _accuracy(self) -> Accuracy:
-        logits_NC = torch.cat([main(_through(self._chain[self._reached :], x)).float().cpu() for x in self._inputs])
-        return score(logits_NC, self._labels_N, self._teacher_NC, self._outputs)
+        logits_NC = (screened if self._screens else in_float32)(self._rest, self._inputs)
+        found = score(logits_NC, self._labels_N, self._teacher_NC, self._outputs)
+        return replace(found, top5=None, kl=None) if self._counts_alone else found
 
     @contextmanager
     def _clustered(self, codebooks: Mapping[str, AnyCodebook]) -> Iterator[int]:

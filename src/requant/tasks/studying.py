@@ -34,6 +34,7 @@ def measure_sensitivity(settings: Config, folder: Path) -> Path:
             architecture=assembly.architecture(settings).to_dict(),
             clustering=forms(settings) | assembly.clustering_options(settings),
             outputs=assembly.outputs(settings),
+            screen=settings.sensitivity.screen,
         )
     wanted = settings.sensitivity
     points = grid(study.tensors, wanted.kinds, wanted.layers, wanted.centroids)

@@ -1,8 +1,6 @@
 """An archive as a file for other runtimes: ONNX, in which weights stay codebooks, or a plain state dict.
 
-In the ONNX graph a clustered tensor is its centroids and its indices, packed 1, 2, 4 or 8 bits each (16 above 256
-centroids), and a few standard nodes that unpack and gather them. A runtime that folds constants does so once, while it
-loads the file.
+In the ONNX graph a clustered tensor is its centroids and its packed indices (`onnx_codebooks`).
 """
 
 import json
@@ -12,17 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from requant.archive import Archive, bitpack, load, read
+from requant.archive import Archive, load, read
 from requant.codebook import Codebook
 from requant.codebook_trellis import TrellisCodebook
 from requant.errors import UserError
 from requant.files import replacing
 from requant.models import Architecture, example_input, preprocessing, save_weights
+from requant.onnx_codebooks import Unpacking, share_initializers
 from requant.outputs import VALUES, main
 
 OPSET = 18  # BitwiseAnd came with it; onnxruntime reads it since 1.14 (2023)
@@ -80,15 +77,16 @@ def export_onnx(
     architecture = Architecture.from_dict(content.architecture)
     graph = _graph(model, architecture, opset)
     # Groups, vectors and split channels are exported as the values that they stand for.
-    books = {n: b.plain() if isinstance(b, TrellisCodebook) else b for n, b in content.codebooks.items()}
-    codebooks = {} if dense else {n: book for n, book in books.items() if isinstance(book, Codebook)}
-    for name, codebook in codebooks.items():
-        _store_as_codebook(onnx, graph, name, codebook)
+    books = {n: b for n, b in content.codebooks.items() if isinstance(b, Codebook | TrellisCodebook) and not dense}
+    unpacking = Unpacking(onnx, graph.graph)
+    stored = sum(unpacking.store(name, book) for name, book in books.items())
+    if not dense:
+        share_initializers(onnx, graph.graph)
     _describe(graph, content, architecture)
     onnx.checker.check_model(graph)
     with replacing(path) as unfinished:
         unfinished.write_bytes(graph.SerializeToString(deterministic=True))
-    return Exported(path, path.stat().st_size, len(codebooks))
+    return Exported(path, path.stat().st_size, stored)
 
 
 def _check_suffix(path: Path, suffix: str) -> None:
@@ -129,60 +127,6 @@ def _one_output(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         del model.forward
-
-
-def _store_as_codebook(onnx: Any, graph: Any, name: str, codebook: Codebook) -> None:
-    """Replace an initializer by centroids, packed indices and the nodes that make the tensor of them.
-
-    Names are short and constants that tensors share are there once: a network has hundreds of these nodes.
-    """
-    found = [tensor for tensor in graph.graph.initializer if tensor.name == name]
-    if not found:  # the graph has no use for it, as for the statistics of a batch norm in training mode
-        return
-    graph.graph.initializer.remove(found[0])
-    helper, numpy_helper = onnx.helper, onnx.numpy_helper
-    there = {tensor.name for tensor in graph.graph.initializer}
-    nodes: list[Any] = []
-
-    def constant(label: str, values: NDArray[Any]) -> str:
-        if label not in there:
-            graph.graph.initializer.append(numpy_helper.from_array(values, label))
-        return label
-
-    def node(kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        output = output or f"{name}.{len(nodes)}"
-        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
-
-    packed, bits = packed_indices(codebook)
-    indices = constant(f"{name}.indices", packed)
-    if bits < 8:
-        shifts = constant(f"shifts.{bits}", np.arange(0, 8, bits, dtype=np.uint8))
-        mask = constant(f"mask.{bits}", np.array((1 << bits) - 1, np.uint8))
-        indices = node("BitwiseAnd", node("BitShift", indices, shifts, direction="RIGHT"), mask)
-        indices = node("Reshape", indices, constant("flat", np.array([-1], np.int64)))
-        if codebook.indices.size % (8 // bits):
-            size = codebook.indices.size
-            ends = [constant(f"number.{at}", np.array([at], np.int64)) for at in (0, size)]
-            indices = node("Slice", indices, *ends)
-    wide = node("Cast", indices, to=onnx.TensorProto.INT32)
-    values = node("Gather", constant(f"{name}.centroids", codebook.centroids.astype(np.float32)), wide)
-    shape = constant(f"shape.{'x'.join(map(str, codebook.shape))}", np.array(codebook.shape, np.int64))
-    node("Reshape", values, shape, output=name)
-    for position, new in enumerate(nodes):
-        graph.graph.node.insert(position, new)
-
-
-def packed_indices(codebook: Codebook) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], int]:
-    """Indices at the fewest of 1, 2, 4, 8 or 16 bits that hold them: (bytes, 1) with the first in the lowest bits.
-
-    At 8 and 16 bits they are flat, one an element.
-    """
-    flat = codebook.indices.reshape(-1)
-    bits = next(bits for bits in (1, 2, 4, 8, 16) if codebook.k <= 1 << bits)
-    if bits >= 8:
-        return flat, bits
-    return bitpack.pack(flat, bits)[:, None], bits
 
 
 def _describe(graph: Any, content: Archive, architecture: Architecture) -> None:

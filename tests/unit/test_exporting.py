@@ -8,16 +8,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from requant import archive
 from requant.codebook import Codebook, index_dtype
+from requant.codebook_trellis import TrellisCodebook
 from requant.compression import compress
 from requant.data import labelled, loader, unlabeled
 from requant.errors import UserError
-from requant.exporting import export_onnx, export_safetensors, packed_indices
+from requant.exporting import export_onnx, export_safetensors
 from requant.models import Architecture, build, example_input, load_weights, preprocessing
+from requant.onnx_codebooks import Unpacking, share_initializers
 
 
 def archived(path: Path, architecture: Architecture, centroids: int, weights: str = "none") -> None:
@@ -34,13 +36,68 @@ def run(path: Path, images: torch.Tensor) -> np.ndarray:
     return session.run(None, {"images": images.numpy()})[0]
 
 
-@given(st.data(), st.sampled_from([1, 2, 3, 4, 9, 16, 17, 256, 300]), st.integers(1, 20))
-def test_packed_indices_unpack_by_shift_and_mask(data: st.DataObject, k: int, n: int) -> None:
-    values = np.array(data.draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n)), index_dtype(k))
-    packed, bits = packed_indices(Codebook(np.arange(k, dtype=np.float32), values))
-    if bits < 8:
-        packed = (packed >> np.arange(0, 8, bits, dtype=np.uint8) & ((1 << bits) - 1)).reshape(-1)[:n]
-    assert np.array_equal(packed, values)
+def unpacked(book: Codebook | TrellisCodebook) -> tuple[np.ndarray, int]:
+    """What onnxruntime makes of a graph that gives back a codebook's tensor, and the bytes of the graph."""
+    size = onnx.helper.make_tensor_value_info("size", onnx.TensorProto.FLOAT, [])
+    w = onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, book.shape)
+    node = onnx.helper.make_node("Add", ["q0", "size"], ["w"])  # the graph's own names are left alone
+    initial = onnx.numpy_helper.from_array(book.dense(), "q0")
+    graph = onnx.helper.make_graph([node], "g", [size], [w], [initial])
+    assert Unpacking(onnx, graph).store("q0", book)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    onnx.checker.check_model(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"size": np.zeros((), np.float32)})[0], model.ByteSize()
+
+
+@given(
+    st.sampled_from([1, 2, 3, 4, 8, 9, 16, 17, 32, 33, 64, 127, 128, 256, 257, 2049, 4096]),
+    st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple),
+    st.integers(0, 2**31),
+)
+@settings(deadline=None)
+def test_a_codebook_is_unpacked_by_standard_operators(k: int, shape: tuple[int, ...], seed: int) -> None:
+    draws = np.random.default_rng(seed)
+    book = Codebook(np.arange(k, dtype=np.float32) - 1, draws.integers(0, k, shape).astype(index_dtype(k)))
+    found, _ = unpacked(book)
+    assert found.shape == shape
+    assert np.array_equal(found, book.dense())
+
+
+@given(
+    st.integers(3, 70),
+    st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple),
+    st.integers(0, 2**31),
+)
+@settings(deadline=None)
+def test_a_trellis_is_followed_by_standard_operators(k: int, shape: tuple[int, ...], seed: int) -> None:
+    indices = np.random.default_rng(seed).integers(0, k - 1, shape).astype(np.uint8)  # the last may be above the table
+    book = TrellisCodebook(np.linspace(-1, 2, k, dtype=np.float32), indices)
+    found, _ = unpacked(book)
+    assert np.array_equal(found, book.dense())
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 5, 6, 7, 8, 9, 11])
+def test_indices_take_the_bits_that_they_need(bits: int) -> None:
+    indices = np.random.default_rng(0).integers(0, 1 << bits, (100, 1000)).astype(index_dtype(1 << bits))
+    book = Codebook(np.arange(1 << bits, dtype=np.float32), indices)
+    assert unpacked(book)[1] < 100_000 * bits / 8 + 4 * (1 << bits) + 2000
+
+
+def test_what_is_the_same_is_there_once() -> None:
+    values = {"a": np.zeros(3, np.float32), "b": np.zeros(3, np.float32), "c": np.zeros((3, 1), np.float32)}
+    values["d"] = np.array([0, 0, 1], np.float32)
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Sum", list(values), ["y"])], "g", [], [], tensors)
+    share_initializers(onnx, graph)
+    assert [tensor.name for tensor in graph.initializer] == ["a", "c", "d"]
+    assert list(graph.node[0].input) == ["a", "a", "c", "d"]
+
+
+def test_a_tensor_that_the_graph_does_not_have_is_left_out() -> None:
+    graph = onnx.helper.make_graph([], "g", [], [], [])
+    assert not Unpacking(onnx, graph).store("w", Codebook(np.zeros(1, np.float32), np.zeros((3, 3), np.uint8)))
+    assert not graph.initializer
 
 
 @pytest.mark.parametrize(
@@ -69,10 +126,7 @@ def test_onnxruntime_computes_what_torch_does(architecture: Architecture, centro
         np.testing.assert_allclose(run(path, images), expected, atol=1e-4)
         np.testing.assert_allclose(run(path, images[:1]), expected[:1], atol=1e-4)
     assert written.bytes == written.path.stat().st_size < dense.bytes
-    content, state = archive.read(tmp_path / "a.h5"), archive.load(tmp_path / "a.h5").state_dict()
-    indices = sum(packed_indices(book)[0].nbytes for book in content.codebooks.values())
-    dense_bytes = sum(value.nbytes for name, value in state.items() if name not in content.codebooks)
-    assert written.bytes < indices + dense_bytes + 1000 * written.codebooks + 40_000
+    assert written.bytes < (tmp_path / "a.h5").stat().st_size + 1500 * written.codebooks + 40_000
     facts = {entry.key: json.loads(entry.value) for entry in onnx.load(written.path).metadata_props}
     assert facts["requant.architecture"]["name"] == architecture.name
     assert facts["requant.preprocessing"]["size"] == 28

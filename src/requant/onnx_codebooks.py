@@ -5,6 +5,7 @@ of each eighth of the tensor, so that unpacking them is operations on whole rows
 there once. A runtime that folds constants unpacks them once, while it loads the file.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -46,9 +47,11 @@ class Unpacking:
         self._nodes = []
         bits = (len(codebook.counts) - 1).bit_length()
         if bits:
-            points = self._whole_numbers(codebook.indices.reshape(-1), bits)
+            parts = self._bytes(codebook.indices.reshape(-1), bits)
             if isinstance(codebook, TrellisCodebook):
-                points = self._on_trellis(points, codebook.shape)
+                points = self._on_trellis(parts, codebook.shape, bits)
+            else:
+                points = self._whole_numbers(parts)
             values = self._node("Gather", self._constant(codebook.centroids.astype(np.float32)), points)
             self._node("Reshape", values, self._numbers(codebook.shape), output=name)
         else:
@@ -73,15 +76,13 @@ class Unpacking:
         self._nodes.append(self._onnx.helper.make_node(kind, inputs, [output], **attributes))
         return output
 
-    def _whole_numbers(self, indices: NDArray[np.unsignedinteger], bits: int) -> str:
-        """int32 (n,), from indices below 2**bits."""
-        int32 = self._onnx.TensorProto.INT32
-        if bits == BYTE:
-            return self._node("Cast", self._constant(indices), to=int32)
+    def _bytes(self, indices: NDArray[np.unsignedinteger], bits: int) -> list[str]:
+        """Indices below 2**bits as uint8 (n,): the low eight bits of each, and those above, if there are any."""
         if bits > BYTE:
-            low = self._whole_numbers(indices.astype(np.uint8), BYTE)
-            high = self._whole_numbers((indices >> BYTE).astype(np.uint8), bits - BYTE)
-            return self._node("Add", low, self._node("Mul", high, self._constant(np.array(1 << BYTE, np.int32))))
+            low, high = indices.astype(np.uint8), (indices >> BYTE).astype(np.uint8)
+            return [*self._bytes(low, BYTE), *self._bytes(high, bits - BYTE)]
+        if bits == BYTE:
+            return [self._constant(indices)]
         eighths = np.pad(indices, (0, -indices.size % BYTE)).reshape(BYTE, -1)
         packed = bitpack.pack(eighths.T.reshape(-1), bits).reshape(-1, bits)
         begin = np.arange(BYTE) * bits
@@ -95,35 +96,51 @@ class Unpacking:
         flat = self._node("Reshape", numbers, self._numbers([-1]))
         if eighths.size != indices.size:
             flat = self._node("Slice", flat, self._numbers([0]), self._numbers([indices.size]))
-        return self._node("Cast", flat, to=int32)
+        return [flat]
+
+    def _whole_numbers(self, parts: list[str]) -> str:
+        """int32 (n,), of what `_bytes` gives."""
+        low, *high = (self._cast(part, self._onnx.TensorProto.INT32) for part in parts)
+        if not high:
+            return low
+        return self._node("Add", low, self._node("Mul", high[0], self._constant(np.array(1 << BYTE, np.int32))))
+
+    def _cast(self, values: str, kind: int) -> str:
+        return self._node("Cast", values, to=kind)
 
     def _shifted(self, packed: str, rows: NDArray[np.int64], shift: NDArray[np.int64], direction: str) -> str:
         """(8, n / 8) uint8: these of the (b, n / 8) bytes, shifted."""
         chosen = self._node("Gather", packed, self._constant(rows))
         return self._node("BitShift", chosen, self._constant(shift.astype(np.uint8)[:, None]), direction=direction)
 
-    def _on_trellis(self, indices: str, shape: tuple[int, ...]) -> str:
-        """Twice each index, and the parity that the low bits before it in its row give (`requant.trellis`)."""
+    def _on_trellis(self, parts: list[str], shape: tuple[int, ...], bits: int) -> str:
+        """int32 (n,): twice each index, and its parity. In bytes as far as they hold it: a runtime keeps all of it."""
+        parity = self._parities(parts[0], shape)
+        if bits < BYTE:
+            doubled = self._node("BitShift", parts[0], self._constant(np.array(1, np.uint8)), direction="LEFT")
+            return self._whole_numbers([self._node("BitwiseOr", doubled, parity)])
+        indices = self._whole_numbers(parts)
+        return self._node("Add", self._node("Add", indices, indices), self._whole_numbers([parity]))
+
+    def _parities(self, indices: str, shape: tuple[int, ...]) -> str:
+        """uint8 (n,): what the low bits before each index in its row give (`requant.trellis.parities`)."""
         rows = row_count(shape)
         columns = int(np.prod(shape)) // rows
-        periods = -(-columns // PERIOD)
-        longest, width = max(TAPS), periods * PERIOD
-        one, along = self._constant(np.array(1, np.int32)), self._numbers([1])
+        width, longest = -(-columns // PERIOD) * PERIOD, max(TAPS)
+        one, along = self._constant(np.array(1, np.uint8)), self._numbers([1])
         low = self._node("Reshape", self._node("BitwiseAnd", indices, one), self._numbers([rows, columns]))
-        padded = self._node("Pad", low, self._numbers([0, longest, 0, width - columns]))
+        whole = self._node("Pad", low, self._numbers([0, 0, 0, width - columns])) if width > columns else low
+        by_period = self._node("Reshape", whole, self._numbers([rows, width // PERIOD, PERIOD]))
+        along_periods = self._constant(np.array(1, np.int64))
+        sums = self._node("CumSum", self._cast(by_period, self._onnx.TensorProto.INT32), along_periods)
+        flat = self._node("Reshape", self._cast(sums, self._onnx.TensorProto.UINT8), self._numbers([rows, width]))
+        padded = self._node("Pad", flat, self._numbers([0, longest, 0, 0]))
         delayed = [
-            self._node("Slice", padded, self._numbers([longest - tap]), self._numbers([longest - tap + width]), along)
-            for tap in TAPS
+            self._node("Slice", padded, self._numbers([start]), self._numbers([start + columns]), along)
+            for start in (longest - tap for tap in TAPS)
         ]
-        total = delayed[0]
-        for other in delayed[1:]:
-            total = self._node("Add", total, other)
-        by_period = self._node("Reshape", total, self._numbers([rows, periods, PERIOD]))
-        sums = self._node("CumSum", by_period, self._constant(np.array(1, np.int64)))
-        parity = self._node("Reshape", self._node("BitwiseAnd", sums, one), self._numbers([rows, width]))
-        kept = self._node("Slice", parity, self._numbers([0]), self._numbers([columns]), along)
-        flat = self._node("Reshape", kept, self._numbers([-1]))
-        return self._node("Add", self._node("Add", indices, indices), flat)
+        parity = functools.reduce(lambda found, other: self._node("BitwiseXor", found, other), delayed)
+        return self._node("Reshape", self._node("BitwiseAnd", parity, one), self._numbers([-1]))
 
 
 def share_initializers(onnx: Any, graph: Any) -> None:

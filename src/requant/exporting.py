@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from requant.archive import Archive, load, read
-from requant.codebook import Codebook
+from requant.codebook_forms import Unsplit
 from requant.codebook_trellis import TrellisCodebook
 from requant.errors import UserError
 from requant.files import replacing
@@ -76,8 +76,8 @@ def export_onnx(
         )
     architecture = Architecture.from_dict(content.architecture)
     graph = _graph(model, architecture, opset)
-    # Groups, vectors and split channels are exported as the values that they stand for.
-    books = {n: b for n, b in content.codebooks.items() if isinstance(b, Codebook | TrellisCodebook) and not dense}
+    # Split channels and factors are exported as the values that they stand for.
+    books = {n: b for n, b in content.codebooks.items() if isinstance(b, Unsplit | TrellisCodebook) and not dense}
     unpacking = Unpacking(onnx, graph.graph)
     stored = sum(unpacking.store(name, book) for name, book in books.items())
     if not dense:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from requant.archive import bitpack
-from requant.codebook import Codebook
+from requant.codebook_forms import GroupedCodebook, Unsplit
 from requant.codebook_trellis import TrellisCodebook, row_count
 from requant.trellis import PERIOD, TAPS
 
@@ -38,27 +38,46 @@ class Unpacking:
         self._names = (name for number in itertools.count() if (name := f"q{number}") not in taken)
         self._nodes: list[Any] = []
 
-    def store(self, name: str, codebook: Codebook | TrellisCodebook) -> bool:
+    def store(self, name: str, codebook: Unsplit | TrellisCodebook) -> bool:
         """Replace the initializer `name`; False: the graph has none of that name, as it has no use for it."""
         found = [tensor for tensor in self._graph.initializer if tensor.name == name]
         if not found:
             return False
         self._graph.initializer.remove(found[0])
         self._nodes = []
-        bits = (len(codebook.counts) - 1).bit_length()
-        if bits:
-            parts = self._bytes(codebook.indices.reshape(-1), bits)
-            if isinstance(codebook, TrellisCodebook):
-                points = self._on_trellis(parts, codebook.shape, bits)
-            else:
-                points = self._whole_numbers(parts)
-            values = self._node("Gather", self._constant(codebook.centroids.astype(np.float32)), points)
-            self._node("Reshape", values, self._numbers(codebook.shape), output=name)
-        else:
-            self._node("Expand", self._constant(codebook.centroids), self._numbers(codebook.shape), output=name)
+        values, kind = self._values(codebook), found[0].data_type
+        if kind != self._onnx.TensorProto.FLOAT:
+            values = self._cast(values, kind)
+        self._node("Reshape", values, self._numbers(codebook.shape), output=name)
         for position, new in enumerate(self._nodes):
             self._graph.node.insert(position, new)
         return True
+
+    def _values(self, codebook: Unsplit | TrellisCodebook) -> str:
+        """float32, in the tensor's order."""
+        bits = (len(codebook.counts) - 1).bit_length()
+        parts = self._bytes(codebook.indices.reshape(-1), bits)
+        if isinstance(codebook, GroupedCodebook):
+            return self._by_group(self._whole_numbers(parts), codebook)
+        if isinstance(codebook, TrellisCodebook):
+            points = self._on_trellis(parts, codebook.shape, bits)
+        else:
+            points = self._whole_numbers(parts)
+        return self._node("Gather", self._constant(codebook.centroids), points)
+
+    def _by_group(self, numbers: str, codebook: GroupedCodebook) -> str:
+        groups, run, size = codebook.groups, codebook.run, codebook.indices.size
+        if groups * run > size:
+            numbers = self._node("Pad", numbers, self._numbers([0, groups * run - size]))
+        numbers = self._node("Reshape", numbers, self._numbers([groups, run]))
+        if codebook.scales is None:
+            begins = np.arange(groups, dtype=np.int32)[:, None] * np.int32(codebook.k)
+            numbers = self._node("Add", numbers, self._constant(begins))
+        values = self._node("Gather", self._constant(codebook.tables.reshape(-1)), numbers)
+        if codebook.scales is not None:
+            values = self._node("Mul", values, self._constant(codebook.scales[:, None]))
+        values = self._node("Reshape", values, self._numbers([-1]))
+        return self._node("Slice", values, self._numbers([0]), self._numbers([size])) if groups * run > size else values
 
     def _constant(self, values: NDArray[Any]) -> str:
         """An initializer of these values: the one that is there, or a new one."""
@@ -81,8 +100,8 @@ class Unpacking:
         if bits > BYTE:
             low, high = indices.astype(np.uint8), (indices >> BYTE).astype(np.uint8)
             return [*self._bytes(low, BYTE), *self._bytes(high, bits - BYTE)]
-        if bits == BYTE:
-            return [self._constant(indices)]
+        if bits in (0, BYTE):
+            return [self._constant(indices) if bits else self._zeros(indices.size)]
         eighths = np.pad(indices, (0, -indices.size % BYTE)).reshape(BYTE, -1)
         packed = bitpack.pack(eighths.T.reshape(-1), bits).reshape(-1, bits)
         begin = np.arange(BYTE) * bits
@@ -107,6 +126,9 @@ class Unpacking:
 
     def _cast(self, values: str, kind: int) -> str:
         return self._node("Cast", values, to=kind)
+
+    def _zeros(self, size: int) -> str:
+        return self._node("Expand", self._constant(np.zeros(1, np.uint8)), self._numbers([size]))
 
     def _shifted(self, packed: str, rows: NDArray[np.int64], shift: NDArray[np.int64], direction: str) -> str:
         """(8, n / 8) uint8: these of the (b, n / 8) bytes, shifted."""

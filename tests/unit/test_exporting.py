@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from requant import archive
 from requant.codebook import Codebook, index_dtype
+from requant.codebook_forms import GroupedCodebook, Unsplit, VectorCodebook, group_count
 from requant.codebook_trellis import TrellisCodebook
 from requant.compression import compress
 from requant.data import labelled, loader, unlabeled
@@ -36,10 +37,11 @@ def run(path: Path, images: torch.Tensor) -> np.ndarray:
     return session.run(None, {"images": images.numpy()})[0]
 
 
-def unpacked(book: Codebook | TrellisCodebook) -> tuple[np.ndarray, int]:
+def unpacked(book: Unsplit | TrellisCodebook) -> tuple[np.ndarray, int]:
     """What onnxruntime makes of a graph that gives back a codebook's tensor, and the bytes of the graph."""
-    size = onnx.helper.make_tensor_value_info("size", onnx.TensorProto.FLOAT, [])
-    w = onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, book.shape)
+    kind = onnx.helper.np_dtype_to_tensor_dtype(book.dtype)
+    size = onnx.helper.make_tensor_value_info("size", kind, [])
+    w = onnx.helper.make_tensor_value_info("w", kind, book.shape)
     node = onnx.helper.make_node("Add", ["q0", "size"], ["w"])  # the graph's own names are left alone
     initial = onnx.numpy_helper.from_array(book.dense(), "q0")
     graph = onnx.helper.make_graph([node], "g", [size], [w], [initial])
@@ -47,7 +49,7 @@ def unpacked(book: Codebook | TrellisCodebook) -> tuple[np.ndarray, int]:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
     onnx.checker.check_model(model)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"size": np.zeros((), np.float32)})[0], model.ByteSize()
+    return session.run(None, {"size": np.zeros((), book.dtype)})[0], model.ByteSize()
 
 
 @given(
@@ -74,6 +76,47 @@ def test_a_trellis_is_followed_by_standard_operators(k: int, shape: tuple[int, .
     indices = np.random.default_rng(seed).integers(0, k - 1, shape).astype(index_dtype(k))  # the last may be above
     book = TrellisCodebook(np.linspace(-1, 2, k, dtype=np.float32), indices)
     found, _ = unpacked(book)
+    assert np.array_equal(found, book.dense())
+
+
+@given(
+    st.sampled_from([1, 2, 5, 16, 300]),
+    st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple),
+    st.integers(1, 50),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+@settings(deadline=None)
+def test_groups_have_their_tables_or_scales(k: int, shape: tuple[int, ...], run: int, scaled: bool, seed: int) -> None:
+    draws = np.random.default_rng(seed)
+    groups = group_count(shape, run)
+    tables = draws.normal(size=(1 if scaled else groups, k)).astype(np.float32)
+    scales = draws.normal(size=groups).astype(np.float32) if scaled else None
+    indices = draws.integers(0, k, shape).astype(index_dtype(k))
+    book = GroupedCodebook(tables, indices, run, scales)
+    assert np.array_equal(unpacked(book)[0], book.dense())
+
+
+@given(
+    st.sampled_from([1, 2, 7, 256, 300]),
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.integers(1, 9),
+    st.integers(0, 2**31),
+)
+@settings(deadline=None)
+def test_blocks_are_vectors(k: int, block: int, blocks: int, rows: int, seed: int) -> None:
+    draws = np.random.default_rng(seed)
+    indices = draws.integers(0, k, (rows, blocks)).astype(index_dtype(k))
+    book = VectorCodebook(draws.normal(size=(k, block)).astype(np.float32), indices, (rows, blocks * block))
+    assert np.array_equal(unpacked(book)[0], book.dense())
+
+
+def test_half_precision_stays() -> None:
+    indices = np.random.default_rng(0).integers(0, 4, (5, 7)).astype(np.uint8)
+    book = Codebook(np.array([-1, 0, 0.1, 3], np.float32), indices, np.dtype(np.float16))
+    found, _ = unpacked(book)
+    assert found.dtype == np.float16
     assert np.array_equal(found, book.dense())
 
 

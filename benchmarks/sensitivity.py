@@ -1,16 +1,16 @@
 """Each layer alone at each k: points that share what they can against one evaluation of the whole network a point.
 
-python -m benchmarks.sensitivity [images] [--screen]. On the two CIFAR-10 teachers and their test images, the paper's
-grid of layers and k. A whole evaluation is measured every so many points, in the same process: as a
-run does it (images prepared anew, data=cifar10's batch size, freed memory kept), and on the study's own batches, which
-leaves only what reuse saves. Seconds are computing time on one thread, of evaluating alone: clustering and storing are
-the same.
+python -m benchmarks.sensitivity [images]. On the two CIFAR-10 teachers and their test images, the paper's grid of
+layers and k, without and with sensitivity.screen. A whole evaluation is measured every so many points, in the same
+process: as a run does it (images prepared anew, data=cifar10's batch size, freed memory kept), and on the study's own
+batches, which leaves only what the study saves. Seconds are computing time on one thread, of evaluating alone:
+clustering and storing are the same.
 """
 
 import statistics
 import time
 from collections.abc import Iterable
-from itertools import islice
+from itertools import islice, product
 
 import torch
 from rich.console import Console
@@ -33,16 +33,17 @@ CENTROIDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 EVERY = 24
 
 
-def main(images: int, screen: bool) -> None:
+def main(images: int) -> None:
     """Measure both networks, show."""
     torch.set_num_threads(1)
     keep_memory()
-    table = Table("network", "points", "run, s", "whole, s", "study, s", "run / study", "whole / study")
+    table = Table("network", "screen", "points", "run, s", "whole, s", "study, s", "run / study", "whole / study")
     table.title = f"a point's evaluation on {images:,} images"
-    for name in POINTS:
+    for name, screen in product(POINTS, (False, True)):
         points, run, whole, study = measure(name, images, screen)
         ratios = (f"{run / study:.2f}", f"{whole / study:.2f}")
-        table.add_row(name, str(points), *(f"{seconds:.3f}" for seconds in (run, whole, study)), *ratios)
+        seconds = (f"{found:.3f}" for found in (run, whole, study))
+        table.add_row(name, str(screen).lower(), str(points), *seconds, *ratios)
     Console().print(table)
 
 
@@ -79,6 +80,4 @@ def _seconds(teacher: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> fl
 if __name__ == "__main__":
     parser = command_line(__doc__)
     parser.add_argument("images", nargs="?", type=int, default=1000, help="a multiple of 500")
-    parser.add_argument("--screen", action="store_true", help="as sensitivity.screen=true")
-    given = parser.parse_args()
-    main(given.images, given.screen)
+    main(parser.parse_args().images)

@@ -7,13 +7,17 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from requant.layout import POINTS
 from requant.progress import console
 from requant.results import STUDENTS, bytes_of, described, images, measure
+from requant.studied import read_points
+from requant.study_table import study_table
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
-    """The table of one run and the paths of what it wrote."""
-    console.print(result_table(result))
+    """The table of one run, or one study, and the paths of what it wrote."""
+    points = folder / POINTS
+    console.print(study_table(result, read_points(points)) if points.exists() else result_table(result))
     console.print("Written:")
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
         if "wandb" not in path.parts:

@@ -116,7 +116,8 @@ def test_two_processes_measure_together(tmp_path: Path, code: Path) -> None:
 
 def test_a_study_of_layers_whose_outputs_are_values(tmp_path: Path, code: Path) -> None:
     study = ("task=sensitivity", "sensitivity.layers=['2']", "sensitivity.centroids=[2,256]", "unlabeled.limit=100")
-    run(tmp_path / "cache", tmp_path / "out", *QUICK, *network(code, "depth", "values", 1), *study)
+    found = run(tmp_path / "cache", tmp_path / "out", *QUICK, *network(code, "depth", "values", 1), *study)
+    assert "change in points of agreement with the teacher" in found.stdout
     (path,) = (tmp_path / "out").rglob("points.csv")
     points = pd.read_csv(path)
     assert points["n"].tolist() == [20 * 28 * 28] * 2

@@ -50,8 +50,10 @@ def test_without_a_label_agreement_on_images_held_out_is_measured(tmp_path: Path
 def test_a_sensitivity_study_without_a_label(tmp_path: Path, weights: Path) -> None:
     network = (f"model.weights={weights}", "model.classes=4", "data=none", "unlabeled.limit=100")
     study = ("task=sensitivity", "sensitivity.layers=['2']", "sensitivity.centroids=[2,256]")
-    run(tmp_path / "cache", tmp_path / "out", *network, *study)
+    printed = run(tmp_path / "cache", tmp_path / "out", *network, *study).stdout
     (path,) = (tmp_path / "out").rglob("points.csv")
+    assert "with the weights of these layers clustered alone at k" in printed
+    assert str(path.with_name("summary.png")) in printed
     points = pd.read_csv(path)
     assert points["n"].tolist() == [20, 20]
     assert points["teacher_correct"].tolist() == [20, 20]

@@ -6,12 +6,14 @@ from typing import Any
 from requant import assembly
 from requant.config import Config
 from requant.data import loader
+from requant.figures.layer_map import draw_layer_map
 from requant.layout import POINTS
 from requant.models import example_input
 from requant.plan import described
 from requant.report import print_result
 from requant.results import provenance, write_result
 from requant.sensitivity import Study, Table, grid, measure_all
+from requant.studied import read_points
 from requant.tasks.common import forms, header, timed
 
 
@@ -44,6 +46,7 @@ def measure_sensitivity(settings: Config, folder: Path) -> Path:
         measure_all(study, [point for point in points if point not in table.done], table)
     size = {"original_bytes": study.original_bytes}
     result = origin | {"accuracy": {"teacher": study.teacher.to_dict()}, "points": len(table), **size}
+    draw_layer_map(read_points(folder / POINTS), f"{network.name} on {source.name}", folder / "summary.png")
     path = write_result(folder, result)
     print_result(result, folder)
     return path

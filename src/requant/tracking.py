@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import pandas as pd
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from requant.results import flattened
@@ -26,6 +27,20 @@ class Tracker:
         """The run's final figures, flat."""
         if self.run is not None:
             self.run.summary.update(dict(figures))
+
+    def table(self, name: str, rows: pd.DataFrame) -> None:
+        """Rows to filter and plot there."""
+        if self.run is not None:
+            import wandb
+
+            self.run.log({name: wandb.Table(dataframe=rows)})
+
+    def picture(self, name: str, path: Path) -> None:
+        """A drawing of the run."""
+        if self.run is not None:
+            import wandb
+
+            self.run.log({name: wandb.Image(str(path))})
 
     def keep(self, path: Path) -> None:
         """Upload a file with the run, as the artifact <name of the file>-<run id>."""

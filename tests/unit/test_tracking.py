@@ -1,9 +1,11 @@
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import pandas as pd
 import pytest
 import wandb
 from made_runs import made_run
+from PIL import Image
 
 from requant.results import summary
 from requant.tracking import tracking
@@ -41,6 +43,19 @@ def test_its_summary_is_flat_and_the_file_goes_with_it_on_request(run: MagicMock
     run.log_artifact.assert_called_once_with(str(tmp_path / "retrained.h5"), name=f"retrained-{run.id}", type="network")
 
 
+def test_a_study_s_rows_and_picture_go_with_it(run: MagicMock, tmp_path: Path) -> None:
+    plain = Image.new("L", (4, 4))
+    plain.save(tmp_path / "map.png")
+    rows = pd.DataFrame({"layers": ["1", "14-15"], "centroids": [4, 16], "kl": [0.5, None]})
+    with tracking(tmp_path, "wandb", "p", "offline", group="g", identity=run.id, settings=SETTINGS) as tracker:
+        tracker.table("points", rows)
+        tracker.picture("summary", tmp_path / "map.png")
+    (table,), (picture,) = (call.args for call in run.log.call_args_list)
+    assert table["points"].columns == ["layers", "centroids", "kl"]
+    assert [row[:2] for row in table["points"].data] == [["1", 4], ["14-15", 16]]
+    assert isinstance(picture["summary"], wandb.Image)
+
+
 def test_a_run_that_fails_is_finished_as_failed(run: MagicMock, tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
@@ -54,5 +69,7 @@ def test_without_wandb_nothing_is_kept(run: MagicMock, tmp_path: Path) -> None:
     with tracking(tmp_path, "csv", "p", "offline", group="g", identity="i", settings={}) as tracker:
         tracker.summarise({"top1": 1.0})
         tracker.keep(tmp_path / "none.h5")
+        tracker.table("points", pd.DataFrame())
+        tracker.picture("summary", tmp_path / "none.png")
         assert tracker.loggers("retrained") == []
     run.init.assert_not_called()

@@ -3,13 +3,15 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from requant.config import Config
 from requant.machine import provenance
 from requant.runs import settings_hash
 from requant.settings import all_settings
+from requant.tracking import Tracker, tracking
 
 
 def is_main() -> bool:
@@ -34,3 +36,19 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 def forms(settings: Config) -> dict[str, Any]:
     """How whole tensors are clustered, where a rule does not say."""
     return {"granularity": settings.clustering.granularity, "split": settings.clustering.split}
+
+
+def tracker_of(settings: Config, folder: Path) -> AbstractContextManager[Tracker]:
+    """Where a run's curves and figures go beside its folder; of several processes the first's."""
+    if not is_main():
+        return nullcontext(Tracker())
+    logger = settings.logger
+    return tracking(
+        folder,
+        logger.name,
+        logger.project,
+        logger.mode,
+        group=settings.name,
+        identity=settings_hash(settings),
+        settings=all_settings(settings),
+    )

@@ -3,7 +3,6 @@
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -36,8 +35,8 @@ from requant.scoring import Accuracy, score
 from requant.settings import all_settings, settings_of_file
 from requant.shared import Shared, SharedClusterer, shared
 from requant.targets import TRAINED, fit_drop, fit_size
-from requant.tasks.common import forms, header, is_main, timed
-from requant.tracking import Tracker, tracking
+from requant.tasks.common import forms, header, is_main, timed, tracker_of
+from requant.tracking import Tracker
 
 
 @dataclass
@@ -81,7 +80,7 @@ def compress_network(settings: Config, folder: Path) -> Path:
         _measure_teacher(job)
         _measure(job, "quantized")
     students = {}
-    with _tracker(job) as tracker:
+    with tracker_of(job.settings, job.folder) as tracker:
         for name, recipe in todo.items():
             student, codebooks = copy.deepcopy(compressed.model).to(device), compressed.codebooks
             with timed(seconds, name):
@@ -330,21 +329,6 @@ def _methods(assignments: Sequence[Assignment]) -> str | dict[str, str]:
     """How tensors were clustered: by name, or one method for all."""
     by_name = {a.tensor.name: a.described for a in assignments}
     return next(iter(by_name.values())) if len(set(by_name.values())) == 1 else by_name
-
-
-def _tracker(job: Run) -> AbstractContextManager[Tracker]:
-    logger = job.settings.logger
-    if not is_main():
-        return nullcontext(Tracker())
-    return tracking(
-        job.folder,
-        logger.name,
-        logger.project,
-        logger.mode,
-        group=job.settings.name,
-        identity=settings_hash(job.settings),
-        settings=all_settings(job.settings),
-    )
 
 
 def _finish(folder: Path, result: dict[str, Any]) -> Path:

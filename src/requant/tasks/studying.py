@@ -14,7 +14,7 @@ from requant.report import print_result
 from requant.results import provenance, write_result
 from requant.sensitivity import Study, Table, grid, measure_all
 from requant.studied import read_points
-from requant.tasks.common import forms, header, timed
+from requant.tasks.common import forms, header, timed, tracker_of
 
 
 def measure_sensitivity(settings: Config, folder: Path) -> Path:
@@ -41,12 +41,17 @@ def measure_sensitivity(settings: Config, folder: Path) -> Path:
     wanted = settings.sensitivity
     points = grid(study.tensors, wanted.kinds, wanted.layers, wanted.centroids)
     origin = header(settings, seconds)
-    table = Table(folder / POINTS, _shared_columns(origin, study))
-    with timed(seconds, "points"):
-        measure_all(study, [point for point in points if point not in table.done], table)
+    table, picture = Table(folder / POINTS, _shared_columns(origin, study)), folder / "summary.png"
+    with tracker_of(settings, folder) as tracker:
+        with timed(seconds, "points"):
+            measure_all(study, [point for point in points if point not in table.done], table)
+        found = read_points(folder / POINTS)
+        draw_layer_map(found, f"{network.name} on {source.name}", picture)
+        tracker.summarise({"teacher_top1": study.teacher.top1, "points": len(table)})
+        tracker.table("points", found)
+        tracker.picture("summary", picture)
     size = {"original_bytes": study.original_bytes}
     result = origin | {"accuracy": {"teacher": study.teacher.to_dict()}, "points": len(table), **size}
-    draw_layer_map(read_points(folder / POINTS), f"{network.name} on {source.name}", folder / "summary.png")
     path = write_result(folder, result)
     print_result(result, folder)
     return path

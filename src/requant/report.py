@@ -10,14 +10,20 @@ from rich.table import Table
 from requant.layout import POINTS
 from requant.progress import console
 from requant.results import STUDENTS, bytes_of, described, images, measure
-from requant.studied import read_points
+from requant.studied import changes, read_points, rules
 from requant.study_table import study_table
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
     """The table of one run, or one study, and the paths of what it wrote."""
-    points = folder / POINTS
-    console.print(study_table(result, read_points(points)) if points.exists() else result_table(result))
+    if (folder / POINTS).exists():
+        points = read_points(folder / POINTS)
+        console.print(study_table(result, points))
+        if plan := rules(changes(points)):
+            console.print("As a plan, each as it is borne alone (together they cost more):")
+            console.print(f"  '{plan}'", soft_wrap=True, highlight=False, markup=False)
+    else:
+        console.print(result_table(result))
     console.print("Written:")
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
         if "wandb" not in path.parts:

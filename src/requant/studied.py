@@ -1,5 +1,6 @@
 """What a study (task=sensitivity) found: layers against k. Of points.csv alone, without torch."""
 
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,26 @@ def least_centroids(changes: pd.DataFrame) -> list[int]:
     borne = changes.fillna(0).to_numpy() >= -TOLERANCE
     from_here_on = np.logical_and.accumulate(borne[:, ::-1], axis=1)[:, ::-1]
     return [int(changes.columns[row.argmax()]) if row.any() else 0 for row in from_here_on]
+
+
+def rules(changes: pd.DataFrame) -> str:
+    """A plan of the layers measured alone, each at the least k that it bears, as run.py takes it; empty: none does.
+
+    What several layers cost together is more than what each does.
+    """
+    layers: dict[tuple[str, int], list[int]] = {}
+    for (kind, number), k in zip(changes.index.tolist(), least_centroids(changes), strict=True):
+        if k and number.isdigit():
+            layers.setdefault((kind, k), []).append(int(number))
+    found = [f'{{layers: "{_ranges(n)}", kind: {kind}, centroids: {k}}}' for (kind, k), n in sorted(layers.items())]
+    return f"plan.rules=[{', '.join(found)}]" if found else ""
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Rising numbers as a rule has them: 1,3,7-9."""
+    runs = [list(run) for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])]
+    ends = [(run[0][1], run[-1][1]) for run in runs]
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
 
 
 def _by_layer(points: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:

@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from requant.figures.layer_map import draw_layer_map
-from requant.studied import TOLERANCE, changes, least_centroids, read_points, sizes
+from requant.layers import TensorInfo
+from requant.plan import Rule
+from requant.studied import TOLERANCE, changes, least_centroids, read_points, rules, sizes
 from requant.study_table import study_table
 
 TEACHER, N = 900, 1000
@@ -60,6 +63,23 @@ def test_the_least_k_is_borne_and_so_are_all_above(losses: list[float]) -> None:
     borne = {k: loss >= -TOLERANCE for k, loss in zip(ks, losses, strict=True)}
     assert all(borne[k] for k in ks if found and k >= found)
     assert found == 1 or not borne[found // 2 if found else ks[-1]]
+
+
+def test_the_plan_is_one_that_the_command_line_takes(points: pd.DataFrame) -> None:
+    found = OverridesParser.create().parse_override(rules(changes(points)))
+    assert found.get_key_element() == "plan.rules"
+    plan = [Rule.from_mapping(entry, position) for position, entry in enumerate(found.value(), 1)]
+    wanted = [(Rule(1, "2", "bias")), Rule(4, "2", "weight"), Rule(16, "10", "weight")]  # 2-10 are together: left out
+    assert plan == wanted
+    assert not rules(changes(points[points["layers"] == "2-10"]))
+
+
+@given(st.sets(st.integers(1, 40), min_size=1))
+def test_layers_of_one_k_are_ranges(numbers: set[int]) -> None:
+    table = pd.DataFrame([r for n in sorted(numbers) for r in rows("weight", str(n), {8: TEACHER})])
+    (rule,) = OverridesParser.create().parse_override(rules(changes(table))).value()
+    parsed = Rule.from_mapping(rule, 1)
+    assert {n for n in range(1, 42) if parsed.matches(TensorInfo("w", n, "weight", (2, 2)))} == numbers
 
 
 def printed(points: pd.DataFrame, width: int = 80) -> str:

@@ -3,12 +3,13 @@
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from requant import archive, data
@@ -319,15 +320,18 @@ def device(settings: Config) -> torch.device:
     return torch.device("cuda", int(rank) % torch.cuda.device_count()) if gpu else torch.device("cpu")
 
 
-def teacher(settings: Config) -> nn.Module:
-    """The network to compress, with its weights; trained first where they are `trained` and not there yet."""
+def teacher(settings: Config, loggers: Sequence[Logger] = ()) -> nn.Module:
+    """The network to compress, with its weights; trained first where they are `trained` and not there yet.
+
+    `loggers` are Lightning's, for the curve of that training.
+    """
     weights = settings.model.weights
     if weights == "trained":
         path = teacher_path(settings)
         if not path.exists():
             with exclusive(path.with_suffix(".lock")):
                 if not path.exists():  # another process may just have made it
-                    _train(settings, path)
+                    _train(settings, path, loggers)
         weights = str(path)
     torch.manual_seed(settings.seed)
     model = build(architecture(settings))
@@ -342,7 +346,7 @@ def teacher_path(settings: Config) -> Path:
     return cache_folder() / "teachers" / f"{name}.safetensors"
 
 
-def _train(settings: Config, path: Path) -> None:
+def _train(settings: Config, path: Path, loggers: Sequence[Logger]) -> None:
     recipe = settings.teacher
     console.print(
         f"Training the teacher, once: {recipe.epochs} epochs on {settings.data.name}, kept as {path}", soft_wrap=True
@@ -359,4 +363,5 @@ def _train(settings: Config, path: Path) -> None:
         workers=settings.data.workers,
         trainer={"accelerator": settings.trainer.accelerator, "precision": settings.trainer.precision},
         settings=all_settings(recipe),
+        loggers=loggers,
     )

@@ -3,11 +3,12 @@
 import copy
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -37,11 +38,12 @@ def train_teacher(
     workers: int = 0,
     trainer: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> nn.Module:
     """Train the architecture from scratch, write `path` (.safetensors) and beside it a .json with the log; return it.
 
     `batch_norm` trains a network that has none with one behind each layer, folded into the weights at the end. Goes on
-    from the checkpoint that a killed training of the same `path` left.
+    from the checkpoint that a killed training of the same `path` left. `loggers` are Lightning's, for the curve.
     """
     torch.manual_seed(seed)
     model = build(architecture)
@@ -59,6 +61,7 @@ def train_teacher(
         test=test,
         folder=path.with_suffix(""),
         trainer=trainer,
+        loggers=loggers,
         label="train the teacher",
     )
     fold_batch_norms(model, added)

@@ -74,7 +74,7 @@ def tracking(
         dir=folder,
         config=flattened(settings),
     )
-    for training in ("retrained", "conventional"):  # a resumed run logs its steps anew, its epochs only once
+    for training in ("retrained", "conventional", "teacher"):  # a resumed run logs its steps anew, its epochs only once
         run.define_metric(f"{training}-*", step_metric=f"{training}-epoch")
     failed = True
     try:

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from requant.data import labelled, loader
@@ -64,7 +66,10 @@ def test_a_kept_teacher_is_small_recorded_and_checked(tmp_path: Path, batch_norm
     test = loader(labelled("mnist5k", "test", wanted, limit=200), 100, shuffle=False)
     trained, kept = tmp_path / "cache" / "t.safetensors", tmp_path / "kept" / "t.safetensors"
     recipe = Recipe(epochs=3, batch_size=32, learning_rate=0.05)
-    model = train_teacher(trained, SMALL, images, test, recipe, batch_norm=batch_norm)
+    logger = CSVLogger(tmp_path, "curve")
+    model = train_teacher(trained, SMALL, images, test, recipe, batch_norm=batch_norm, loggers=[logger])
+    curve = pd.read_csv(Path(logger.log_dir) / "metrics.csv")
+    assert curve["top1"].notna().sum() >= 3
     accuracy = keep_teacher(kept, trained, SMALL, test, {"hash": "abc"})
     record = json.loads(kept.with_suffix(".json").read_text())
     assert record["hash"] == "abc"

@@ -12,7 +12,9 @@ hypothesis.settings.load_profile("requant")
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
+    """Also for processes that tests start: there is a test on every core already, and OpenMP's threads wait busily."""
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")

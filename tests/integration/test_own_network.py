@@ -57,6 +57,7 @@ def test_it_is_compressed_retrained_and_exported(cache: Path, tmp_path: Path) ->
     assert len(results(tmp_path / "out")) == 2
 
 
+@pytest.mark.slow
 def test_the_example_is_what_model_own_compresses(cache: Path, tmp_path: Path) -> None:
     run(cache, tmp_path, *QUICK, "model=own", "retrain=none", "plan=auto", "target.reduction=0.9")
     (result,) = results(tmp_path)

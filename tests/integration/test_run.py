@@ -325,6 +325,7 @@ def test_codebooks_are_trained_from_what_reconstruction_leaves(cache: Path, tmp_
         assert (book.indices != before.indices).any()
 
 
+@pytest.mark.slow
 def test_training_that_moves_a_reconstructed_network_away_is_undone(cache: Path, tmp_path: Path) -> None:
     command = ["plan=weights", "clustering=kmeans", "centroids=16", "retrain@baseline=none", *QUICK]
     few = ("retrain.images=200", "retrain.batch_size=25", "retrain.damping=0.1")

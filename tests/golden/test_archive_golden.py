@@ -76,3 +76,12 @@ def test_archives_of_format_3_load_for_ever(storage: str) -> None:
     """Trellises; written from `test_trellis.two`."""
     names = ("conv.weight", "fc.weight", "fc.bias")
     assert forms(loaded("_trellis", 3, storage)) == dict.fromkeys(names, "TrellisCodebook")
+
+
+@pytest.mark.parametrize("coder", ["sequential", "lanes"])
+def test_archives_of_format_5_load_for_ever(coder: str) -> None:
+    """Written from `test_trellis.two`, with no lanes and with three."""
+    names = ("conv.weight", "fc.weight", "fc.bias")
+    archive = loaded("", 5, f"entropy_{coder}")
+    assert forms(archive) == dict.fromkeys(names, "TrellisCodebook")
+    assert archive.format == 5

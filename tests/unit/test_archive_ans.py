@@ -12,7 +12,7 @@ from requant.errors import ArchiveError
 
 
 def cyclic(rows: int) -> ans.Contexts:
-    return lambda begin, end: np.arange(begin, end) % rows
+    return lambda begin, end: (np.arange(begin, end) % rows).astype(np.uint16)
 
 
 def part(symbols: list[int], weights: np.ndarray) -> Part:
@@ -66,7 +66,7 @@ def test_words_take_what_the_frequencies_say() -> None:
     symbols = [np.random.default_rng(0).choice(4, p=weights[i % 2]) for i in range(20_000)]
     of = part(symbols, weights)
     wanted = -np.log2(of.frequencies[np.arange(20_000) % 2, symbols] / 2**PRECISION).sum() / 8
-    lanes = lanes_for(20_000)
+    lanes = 8
     coded = encode([of], bytes(2 * lanes))
     taken = 2 * coded.words.size + len(states_to_bytes(coded.states)) - 2 * lanes
     assert wanted - 1 <= taken <= 1.0005 * wanted + lanes
@@ -111,3 +111,17 @@ def test_frequencies_sum_and_leave_none_out(k: int, seed: int, zeros: bool) -> N
     found = frequencies(weights)
     assert (found.sum(1) == 1 << PRECISION).all()
     assert ((found > 0) == (weights > 0)).all()
+
+
+@given(st.floats(0, 1e9), st.integers(0, 1 << 20))
+def test_lanes_cost_two_thousandths_at_most_or_there_are_none(coded: float, carried: int) -> None:
+    lanes = lanes_for(coded, carried)
+    cost = lanes * ans.LANE + max(0, ans.CARRIED * lanes - carried)
+    assert lanes == 0 or (ans.TOO_FEW <= lanes <= ans.MOST_LANES and cost <= 0.00201 * coded)
+    assert lanes_for(coded, carried + 1000) >= lanes
+
+
+def test_how_many_lanes_files_have() -> None:
+    """Of 80 kB, 300 kB, 1.5 MB and 80 MB; and where there is nothing to carry."""
+    assert [lanes_for(size, 1 << 20) for size in (80e3, 300e3, 1.5e6, 80e6)] == [0, 1200, 2048, 4096]
+    assert [lanes_for(size, 0) for size in (80e3, 300e3, 1.5e6, 80e6)] == [0, 0, 1200, 4096]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from archives import saved, saved_2, saved_forms
 
-from requant.archive import STORAGES, envelope, frames, read, save
+from requant.archive import STORAGES, ans, envelope, frames, read, save
 from requant.errors import ArchiveError
 
 each_storage = pytest.mark.parametrize("storage", STORAGES)
@@ -80,8 +80,9 @@ def test_forged_checksums_give_an_error_or_a_whole_archive(
 
 
 def test_a_newer_format_says_so(originals: dict[str, bytes], tmp_path: Path) -> None:
-    newer = originals["packed"][:8] + struct.pack("<I", 5) + originals["packed"][12:]
-    refused(tmp_path / "a.h5", newer, r"newer requant \(format 5; this one reads up to 4\): upgrade")
+    newer = originals["packed"][:8] + struct.pack("<I", envelope.NEWEST + 1) + originals["packed"][12:]
+    message = rf"newer requant \(format {envelope.NEWEST + 1}; this one reads up to {envelope.NEWEST}\): upgrade"
+    refused(tmp_path / "a.h5", newer, message)
 
 
 def test_foreign_files_are_named(tmp_path: Path) -> None:
@@ -212,7 +213,8 @@ def test_a_header_of_the_other_version_is_refused(storage: str, tmp_path: Path) 
     for written in (saved, saved_2):
         written(tmp_path / "a.h5", storage)
         data = (tmp_path / "a.h5").read_bytes()
-        refused(tmp_path / "a.h5", forged(data[512:], 3 - data[8]), "damaged inside")
+        other = 4 if storage == "entropy" else 3 - data[8]
+        refused(tmp_path / "a.h5", forged(data[512:], other), "damaged inside")
 
 
 HALF = np.dtype(np.float16)
@@ -240,7 +242,15 @@ def test_gzip_holds_nothing_in_16_bits(tmp_path: Path) -> None:
     refused(tmp_path / "a.h5", (tmp_path / "a.h5").read_bytes(), "is stored as float16, which gzip never is")
 
 
-@pytest.mark.parametrize(("change", "message"), [(lambda b: b + b"\0", "is too long"), (lambda b: b[:3], "is cut off")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b + b"\0", "is too long"),
+        (lambda b: b[:3], "is cut off"),
+        (lambda b: struct.pack("<I", ans.MOST_LANES + 1) + b[4:], "has 4097 lanes"),
+        (lambda b: struct.pack("<I", 1) + b[4:], "damaged inside"),
+    ],
+)
 def test_side_blocks_of_another_length_are_refused(change, message: str, tmp_path: Path) -> None:
     def forge(file: h5py.File) -> None:
         payload = file["payload"][()].tobytes()
@@ -251,7 +261,7 @@ def test_side_blocks_of_another_length_are_refused(change, message: str, tmp_pat
         file["payload"] = np.frombuffer(made, np.uint8)
 
     saved_2(tmp_path / "a.h5", "entropy")
-    rewrite(tmp_path / "a.h5", forge, version=2)
+    rewrite(tmp_path / "a.h5", forge, version=5)
     refused(tmp_path / "a.h5", (tmp_path / "a.h5").read_bytes(), message)
 
 

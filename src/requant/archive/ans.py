@@ -21,12 +21,15 @@ from requant.errors import ArchiveError
 
 PRECISION = 14  # bits of a frequency
 MOST_LANES = 4096
-SYMBOLS_A_LANE = 2048  # a lane costs half a byte
+LANE, CARRIED = 0.5, 2  # bytes that a lane costs, and that it carries: where there is nothing to carry, both are lost
+SHARE = 0.002  # of the coded bytes that lanes may cost
+TOO_FEW = 768  # lanes: then a step costs more for being one than for what it does
+ENOUGH, NOTHING = 2048, 0.00005  # and with so many little; more where they cost next to nothing of the bytes
 STEPS = 256  # whose contexts are computed at a time
 LOW, WORD = 1 << 16, 16
 
 Frequencies = NDArray[np.uint32]
-Contexts = Callable[[int, int], NDArray[np.int64]]
+Contexts = Callable[[int, int], NDArray[np.uint16]]
 """From a range of positions, begin and end, the row of the frequencies that each symbol there follows."""
 
 
@@ -55,9 +58,18 @@ class Coded:
     counts: list[int]
 
 
-def lanes_for(symbols: int) -> int:
-    """How many lanes suit so many symbols: more are faster, fewer are smaller."""
-    return min(MOST_LANES, 1 << max(0, (symbols // SYMBOLS_A_LANE).bit_length() - 1))
+def lanes_for(coded: float, carried: int) -> int:
+    """How many lanes suit what takes so many bytes, with so many others to carry; 0: a coder of another kind does.
+
+    More are faster, fewer are smaller.
+    """
+    most = min(SHARE * coded / LANE, (SHARE * coded + carried) / (LANE + CARRIED))
+    return 0 if most < TOO_FEW else int(min(most, max(ENOUGH, NOTHING * coded / LANE), MOST_LANES))
+
+
+def lanes_before_5(symbols: int) -> int:
+    """How many lanes a file of format 2 to 4 has, which does not say so."""
+    return min(MOST_LANES, 1 << max(0, (symbols // 2048).bit_length() - 1))
 
 
 def encode(parts: Sequence[Part], carried: bytes) -> Coded:
@@ -81,7 +93,7 @@ def _steps_backwards(part: Part, lanes: int) -> Iterator[tuple[NDArray[np.int64]
     size, chunk = part.symbols.size, lanes * STEPS
     for begin in reversed(range(0, size, chunk)):
         end = min(begin + chunk, size)
-        places = part.contexts(begin, end) * k + part.symbols[begin:end]
+        places = part.contexts(begin, end).astype(np.int64) * k + part.symbols[begin:end]
         f, c = frequencies[places], starts[places]
         for at in reversed(range(0, end - begin, lanes)):
             yield f[at : at + lanes], c[at : at + lanes]
@@ -111,14 +123,14 @@ class Decoder:
     def decode(self, size: int, contexts: Contexts, frequencies: Frequencies) -> NDArray[np.uint16]:
         """The next `size` symbols (see `Part`)."""
         tables = _Tables(frequencies)
-        found, lanes, k = np.empty(size, np.uint16), self.states.size, frequencies.shape[1]
+        found, lanes, k = np.empty(size, np.uint16), self.states.size, np.uint16(frequencies.shape[1])
         for begin in range(0, size, lanes * STEPS):
             part = found[begin : begin + lanes * STEPS]
             rows = contexts(begin, begin + part.size)
-            slots = rows << PRECISION
+            slots = rows.astype(np.int64) << PRECISION
             for at in range(0, part.size, lanes):
                 self._pop(slots[at : at + lanes], tables, part[at : at + lanes])
-            part -= (rows * k).astype(np.uint16)
+            part -= rows * k
         return found
 
     def _pop(self, slots: NDArray[np.int64], tables: "_Tables", out: NDArray[np.uint16]) -> None:

@@ -3,7 +3,8 @@
 `payload` (uint8) holds, without gaps:
 
 1. the length of the side block in bytes (4, unsigned, little-endian);
-2. the side block, a zstd frame of: the number of the coder's words; for each clustered tensor in the manifest's order
+2. the side block, a zstd frame of: from format 5 on the number of the coder's lanes (`ans`; 0: it has none,
+   `sequential`); the number of its words; for each clustered tensor in the manifest's order
    the number of its centroid table; for each element type among the other tensors, in the order of their first tensor,
    the length of its block in bytes (all 4 bytes, unsigned, little-endian); then the clustered tensors' probability
    models (`levels`);
@@ -24,10 +25,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from requant.archive import ans, frames, payloads
+from requant.archive import ans, frames, payloads, sequential
 from requant.archive.content import Contents
 from requant.archive.fitting import best_model
-from requant.archive.levels import AXES, Levels, Model, axes_of, contexts, from_bytes
+from requant.archive.levels import AXES, Levels, Model, axes_of, contexts, from_bytes, no_contexts
 from requant.archive.manifest import Entry, Manifest
 from requant.archive.payloads import (
     PAYLOAD,
@@ -45,6 +46,7 @@ from requant.codebook import Codebook, index_dtype
 from requant.errors import ArchiveError
 
 MOST_SIDE = 1 << 28
+SAYS_LANES = 5  # the first format version whose side block does
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Side:
     """The side block: what is where in the payload, and the probability models."""
 
     size: int
+    lanes: int
     words: int
     tables: list[int]
     blocks: list[int]
@@ -59,7 +62,7 @@ class Side:
 
     def to_bytes(self) -> bytes:
         """Before compression."""
-        numbers = [self.words, *self.tables, *self.blocks]
+        numbers = [self.lanes, self.words, *self.tables, *self.blocks]
         return np.array(numbers, "<u4").tobytes() + b"".join(model.to_bytes() for model in self.models)
 
 
@@ -75,9 +78,12 @@ def write(file: h5py.File, manifest: Manifest, contents: Contents) -> dict[str, 
         models.append(model)
         parts.append(list(_parts(codebook, model, levels)))
     blocks = [frames.compress(shuffled([(e, contents[e.name]) for e in group])) for group in groups.values()]
-    dense, room = b"".join(blocks), 2 * _lanes(entries)
-    coded = ans.encode([part for of_tensor in parts for part in of_tensor], dense[:room].ljust(room, b"\0"))
-    side = Side(0, coded.words.size, tables.numbers, list(map(len, blocks)), models)
+    dense = b"".join(blocks)
+    lanes = ans.lanes_for(_entropy_bytes(contents, entries), len(dense))
+    room = ans.CARRIED * lanes
+    every = [part for of_tensor in parts for part in of_tensor]
+    coded = ans.encode(every, dense[:room].ljust(room, b"\0")) if lanes else sequential.encode(every)
+    side = Side(0, lanes, coded.words.size, tables.numbers, list(map(len, blocks)), models)
     packed = frames.compress(side.to_bytes())
     stream = ans.states_to_bytes(coded.states) + coded.words.astype("<u2").tobytes()
     payload = [len(packed).to_bytes(4, "little"), packed, tables.to_bytes(), stream, dense[room:]]
@@ -93,16 +99,13 @@ def _parts(codebook: Codebook, model: Model, levels: Levels) -> Iterator[ans.Par
         return
     for axis in range(AXES):
         if model.shares[axis].size:
-            yield ans.Part(levels[axis], _first_row, model.level_frequencies(axis))
+            yield ans.Part(levels[axis], no_contexts, model.level_frequencies(axis))
     yield ans.Part(codebook.indices.reshape(-1), contexts(levels), model.frequencies(codebook.centroids))
 
 
-def _first_row(begin: int, end: int) -> NDArray[np.int64]:
-    return np.zeros(end - begin, np.int64)
-
-
-def _lanes(entries: Sequence[Entry]) -> int:
-    return ans.lanes_for(sum(entry.values for entry in entries if entry.centroids != 1))
+def _entropy_bytes(contents: Contents, entries: Sequence[Entry]) -> float:
+    books = [contents[entry.name] for entry in entries]
+    return sum(book.entropy_bits * book.indices.size for book in books if isinstance(book, Codebook)) / 8
 
 
 def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDArray[Any]], dict[str, TensorBytes]]:
@@ -114,11 +117,12 @@ def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDAr
     """
     content = Reader(file)
     side, entries = _side(content, manifest), payloads.clustered(manifest)
-    room = 2 * _lanes(entries)
+    room = ans.CARRIED * side.lanes
     tables = read_tables(content, entries, side.tables)
     before = content.begin
-    states = ans.states_from(content.take, room // 2)
-    decoder = ans.Decoder(states, content.take(2 * side.words).view("<u2"))
+    states = ans.states_from(content.take, side.lanes)
+    coded = content.take(2 * side.words).view("<u2")
+    decoder = ans.Decoder(states, coded) if side.lanes else sequential.Decoder(coded)
     stream = content.begin - before
     found, words = dict[str, Codebook | NDArray[Any]](), []
     for entry, centroids, model in zip(entries, tables, side.models, strict=True):
@@ -135,13 +139,13 @@ def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDAr
 
 
 def _indices(
-    decoder: ans.Decoder, model: Model, centroids: NDArray[np.float32], entry: Entry
+    decoder: ans.Decoder | sequential.Decoder, model: Model, centroids: NDArray[np.float32], entry: Entry
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if len(centroids) == 1:
         return np.zeros(entry.shape, np.uint8)
     sizes = axes_of(entry.shape)
     levels = tuple(
-        decoder.decode(size, _first_row, model.level_frequencies(axis)).astype(np.uint8)
+        decoder.decode(size, no_contexts, model.level_frequencies(axis)).astype(np.uint8)
         if model.shares[axis].size
         else np.zeros(size, np.uint8)
         for axis, size in enumerate(sizes)
@@ -167,14 +171,22 @@ def _side(content: Reader, manifest: Manifest) -> Side:
     size = int(content.take(4).view("<u4")[0])
     data = frames.decompress(content.take(size).tobytes(), MOST_SIDE, "payload's side block")
     entries, groups = payloads.clustered(manifest), payloads.groups(manifest)
-    count = 1 + len(entries) + len(groups)
+    count = (2 if manifest.version >= SAYS_LANES else 1) + len(entries) + len(groups)
     if len(data) < 4 * count:
         raise ArchiveError("its payload's side block is cut off")
-    words, *numbers = np.frombuffer(data[: 4 * count], "<u4").tolist()
+    numbers = np.frombuffer(data[: 4 * count], "<u4").tolist()
+    lanes = numbers.pop(0) if manifest.version >= SAYS_LANES else _lanes_before_5(entries)
+    if lanes > ans.MOST_LANES:
+        raise ArchiveError(f"its payload says that its coder has {lanes} lanes")
+    words, *numbers = numbers
     models, rest = [], data[4 * count :]
     for entry in entries:
         model, rest = from_bytes(rest, entry.centroids or 1)
         models.append(model)
     if rest:
         raise ArchiveError("its payload's side block is too long")
-    return Side(4 + size, words, numbers[: len(entries)], numbers[len(entries) :], models)
+    return Side(4 + size, lanes, words, numbers[: len(entries)], numbers[len(entries) :], models)
+
+
+def _lanes_before_5(entries: Sequence[Entry]) -> int:
+    return ans.lanes_before_5(sum(entry.values for entry in entries if entry.centroids != 1))

@@ -73,9 +73,12 @@ class Model:
 
     def frequencies(self, centroids: NDArray[np.float32]) -> Frequencies:
         """(sums, k) frequencies of the indices."""
+        base = self.base_weights(centroids)
+        if self.sums == 1 and self.middle == 0:
+            return frequencies(base[None])
         away = np.arange(self.sums, dtype=np.float64)[:, None] - self.middle
         tilts = exp2(away * (self.step * statistic(centroids)))
-        return frequencies(tilts * self.base_weights(centroids))
+        return frequencies(tilts * base)
 
     def level_frequencies(self, axis: int) -> Frequencies:
         """(1, levels) frequencies of an axis's levels."""
@@ -156,15 +159,22 @@ def axes_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 def contexts(levels: Levels) -> Contexts:
     """The sum of levels at each place of a tensor in row-major order."""
-    rows = levels[0].astype(np.int64)
-    columns = (levels[1].astype(np.int64)[:, None] + levels[2]).reshape(-1)
+    if not any(found.any() for found in levels):
+        return no_contexts
+    rows = levels[0].astype(np.uint16)
+    columns = (levels[1].astype(np.uint16)[:, None] + levels[2]).reshape(-1)
 
-    def between(begin: int, end: int) -> NDArray[np.int64]:
+    def between(begin: int, end: int) -> NDArray[np.uint16]:
         first, last = begin // columns.size, -(-end // columns.size)
         block = (rows[first:last, None] + columns).reshape(-1)
         return block[begin - first * columns.size : end - first * columns.size]
 
     return between
+
+
+def no_contexts(begin: int, end: int) -> NDArray[np.uint16]:
+    """All follow the first frequencies."""
+    return np.zeros(end - begin, np.uint16)
 
 
 def frequencies(weights: Floats) -> Frequencies:

@@ -113,7 +113,7 @@ def quantized_shares(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 def shares(table: NDArray[np.uint8]) -> Floats:
     """What a table stands for, the greatest 1."""
-    return np.where(table > 0, exp2((table.astype(np.float64) - 255) / STEPS), 0.0)
+    return _SHARES[table]
 
 
 def cell_widths(centroids: NDArray[np.float32]) -> Floats:
@@ -179,3 +179,7 @@ def exp2(octaves: Floats) -> Floats:
         total = total * part + factor
     found: Floats = np.ldexp(total, whole.astype(np.int32))
     return found
+
+
+_SHARES = exp2((np.arange(256) - 255.0) / STEPS)
+_SHARES[0] = 0

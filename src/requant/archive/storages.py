@@ -11,7 +11,7 @@ STORAGES = ("gzip", "packed", "entropy")
 """The names that `save` knows."""
 
 BY_NAME = {"gzip": gzipped, "packed": packed, "entropy": entropy}
-FIRST_VERSION = {"gzip": 1, "packed": 1, "entropy": 2}
+FIRST_VERSION = {"gzip": 1, "packed": 1, "entropy": 5}
 """The format version from which they are as they are now."""
 
 

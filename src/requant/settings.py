@@ -37,7 +37,10 @@ def result_settings(settings: Any) -> dict[str, Any]:
     }
 
 
-_OF_A_FILE = ("seed", "plan", "target", "storage", "retrain", "unlabeled")
+_OF_A_FILE = (
+    *("seed", "plan", "target", "storage", "retrain", "unlabeled", "trainer"),
+    *("model.mean", "model.std", "model.outputs", "model.quantize"),  # the others are the file's architecture
+)
 OF_RULES = ("centroids", "clustering")
 """Settings that say nothing to plan=auto, which has grids of its own."""
 
@@ -45,7 +48,7 @@ OF_RULES = ("centroids", "clustering")
 def settings_of_file(settings: Config) -> dict[str, Any]:
     """What a run's networks were made by, dotted, where it is not as config.py has it; without a path."""
     groups = _OF_A_FILE if settings.plan.method == "auto" else (*_OF_A_FILE, *OF_RULES)
-    chosen = {key: value for key, value in _changed(settings, "") if key.partition(".")[0] in groups}
+    chosen = {key: value for key, value in _changed(settings, "") if {key, key.partition(".")[0]} & set(groups)}
     chosen.pop("unlabeled.root", None)
     return chosen
 

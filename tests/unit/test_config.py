@@ -54,6 +54,22 @@ def test_a_file_tells_what_made_it_and_no_path(tmp_path: Path) -> None:
     assert not [key for key in automatic if key.startswith(("clustering", "centroids"))]
 
 
+def test_a_file_tells_what_it_ran_on_and_what_the_outputs_are(tmp_path: Path) -> None:
+    made = settings(
+        *("trainer.precision=bf16-mixed", "trainer.devices=2", "trainer.threads=1", "model.outputs=sigmoid"),
+        *(f"model.weights={tmp_path}/x.safetensors", "model.mean=[0.5]", "model.std=[0.2]", "data=none"),
+    )
+    found = {key: value for key, value in settings_of_file(made).items() if key.startswith(("trainer", "model"))}
+    assert found.pop("model.quantize")
+    assert found == {
+        "trainer.precision": "bf16-mixed",
+        "trainer.devices": 2,
+        "model.outputs": "sigmoid",
+        "model.mean": [0.5],
+        "model.std": [0.2],
+    }
+
+
 def test_an_automatic_plan_is_stored_by_entropy_coding() -> None:
     assert settings("plan=auto", "storage=gzip").storage.method == "entropy"
     assert settings("plan=auto", "target.size_mb=0.5").target.reduction == 0.9  # the size comes first

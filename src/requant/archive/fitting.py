@@ -27,6 +27,7 @@ LOWEST = AXES * int(CANDIDATES[0])  # sum of levels
 ROUNDS = 4
 STEPS = 12
 DAMPING = 1e-3
+CONVERGED = 1e-6  # bits a value that a step gained
 NO_LEVELS = np.empty(0, np.uint8)
 
 
@@ -274,10 +275,13 @@ def _fitted(
         slope = (target - share_L @ p_LK) @ x
         tried = np.clip(factors + np.linalg.solve(hessian, slope) / np.log(2), -500, 500)
         p_tried, loss_tried = _likelihood(target, offset_LK, x, tried, share_L)
-        if loss_tried < loss:
+        gain = loss - loss_tried
+        if gain > 0:
             factors, p_LK, loss, damping = tried, p_tried, loss_tried, damping / 5
         else:
             damping *= 10
+        if abs(gain) < CONVERGED:
+            break
     return factors.astype(np.float16)
 
 

@@ -36,7 +36,7 @@ from requant.plan import Assignment
 from requant.reconstruction.curvature import fisher
 from requant.reconstruction.graph import Layer, idle, layers, trace
 from requant.reconstruction.layerwise import batches_of
-from requant.reconstruction.rescaling import divide, fold_statistics, fold_weights, shorten
+from requant.reconstruction.rescaling import divide, fold_scales, fold_statistics, fold_weights, shorten
 from requant.reconstruction.rotation import turn
 from requant.reconstruction.sensitivity import divergences
 from requant.reconstruction.streams import streams
@@ -137,6 +137,7 @@ def grids(
     tensors, graph = describe(base, example), trace(base, example)
     unused = _left_out(base, idle(base, graph), example, outputs)
     fold_weights(base, graph)
+    fold_scales(base, layers(base, graph).values())
     if rotate:
         turn(base, streams(base, layers(base, graph)), example, outputs)
     others = [tensor for tensor in tensors if tensor.name not in unused]
@@ -275,11 +276,22 @@ def in_units(
             assert isinstance(book, Codebook | TrellisCodebook)
             table = book.table if isinstance(book, TrellisCodebook) else book.centroids
             reach = len(table) // 2
-            divide(found, layer, float(table[-1]) / reach)
+            step = float(table[-1]) / reach
+            divide(found, layer, step)
+            if (scale := books.get(f"{layer.norm}.weight")) is not None:
+                assert isinstance(scale, Codebook)
+                books[f"{layer.norm}.weight"] = _multiplied(scale, step)
             books[layer.weight] = type(book)(np.arange(-reach, reach + 1, dtype=np.float32), book.indices, book.dtype)
     shorten(parameter for name, parameter in found.named_parameters() if name not in books)
     place(found, books)
     return found, books
+
+
+def _multiplied(book: Codebook, by: float) -> Codebook:
+    """The same with steps of another length."""
+    reach = book.k // 2
+    places = np.arange(-reach, reach + 1, dtype=np.float32)
+    return Codebook(places * np.float32(float(book.centroids[-1]) / reach * by), book.indices, book.dtype)
 
 
 def entropy_bytes(compressed: Compressed) -> float:

@@ -24,7 +24,7 @@ from requant.reconstruction import reconstruct as layer_by_layer
 from requant.retraining import Movement, retrain_codebooks
 from requant.retraining.harm import COMPARED, moved_away
 from requant.retraining.unlabeled import Images, checked
-from requant.targets import TRAINED, fit_drop, fit_size
+from requant.targets import GRAIN, TRAINED, fit_drop, fit_size
 
 STORAGE = "entropy"
 PLANNED = 128
@@ -101,7 +101,9 @@ def compress_to(
         rotate,
     )
     batches = batches_of(images, reconstruct_on, batch_size)
-    settings: dict[str, Any] = {"batches": batches, "damping": damping, "trellis": trellis and recipe is None}
+    settings: dict[str, Any] = {"batches": batches, "damping": damping}
+    if recipe is None:
+        settings |= {"trellis": trellis, "grain": GRAIN}
     if size is not None:
         before = size if recipe is None else round(TRAINED * size)
         found = fit_size(grids, partial(_bytes, grids, architecture), before, **settings)

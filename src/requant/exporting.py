@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
 
 from requant.archive import Archive, load, read
-from requant.codebook_forms import Unsplit
+from requant.codebook_forms import AnyCodebook, Unsplit
 from requant.codebook_trellis import TrellisCodebook
 from requant.errors import UserError
 from requant.files import replacing
@@ -22,6 +22,7 @@ from requant.models import Architecture, example_input, preprocessing, save_weig
 from requant.onnx_codebooks import Unpacking, share_initializers
 from requant.outputs import VALUES, main
 
+NODES = 400  # bytes of those that unpack a vector
 OPSET = 18  # BitwiseAnd came with it; onnxruntime reads it since 1.14 (2023)
 
 
@@ -76,10 +77,8 @@ def export_onnx(
         )
     architecture = Architecture.from_dict(content.architecture)
     graph = _graph(model, architecture, opset)
-    # Split channels and factors are exported as the values that they stand for.
-    books = {n: b for n, b in content.codebooks.items() if isinstance(b, Unsplit | TrellisCodebook) and not dense}
     unpacking = Unpacking(onnx, graph.graph)
-    stored = sum(unpacking.store(name, book) for name, book in books.items())
+    stored = sum(unpacking.store(name, book) for name, book in content.codebooks.items() if not dense and _pays(book))
     if not dense:
         share_initializers(onnx, graph.graph)
     _describe(graph, content, architecture)
@@ -87,6 +86,14 @@ def export_onnx(
     with replacing(path) as unfinished:
         unfinished.write_bytes(graph.SerializeToString(deterministic=True))
     return Exported(path, path.stat().st_size, stored)
+
+
+def _pays(book: AnyCodebook) -> TypeGuard[Unsplit | TrellisCodebook]:
+    """Whether a codebook is smaller than the values that it stands for, which split channels and factors become."""
+    if not isinstance(book, Unsplit | TrellisCodebook):
+        return False
+    bits = (len(book.counts) - 1).bit_length()
+    return len(book.shape) > 1 or 4 * book.k + book.indices.size * bits / 8 + NODES < 4 * book.indices.size
 
 
 def _check_suffix(path: Path, suffix: str) -> None:

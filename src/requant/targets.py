@@ -22,6 +22,8 @@ ROUNDS, RECONSTRUCTIONS = 16, 10
 FAR, LEAST_SHARE = 16.0, 0.05  # of steps between which a size is looked for
 FIRST_BITS, MOST_BITS, LEAST_BITS = 3.0, 7.0, 0.5  # a weight, where a drop is aimed at
 CLOSE_BITS = 0.1
+GRAIN = 0.2
+"""Steps of what is not clustered, in parts of the noise that rounding weights leaves (`reconstruction.coarse`)."""
 TRAINED = 0.995
 """Of the size, where training that holds bits follows: what is not on grids may compress worse after it."""
 
@@ -33,6 +35,7 @@ def fit_size(
     batches: Sequence[Tensor] = (),
     damping: float | None = None,
     trellis: bool = False,
+    grain: float = 0.0,
 ) -> Compressed:
     """The network rounded to grids so that its file is no larger than the target, and by 0.2 % smaller at most.
 
@@ -47,6 +50,7 @@ def fit_size(
         batches: images (N, C, H, W) without labels; where there are any the network is reconstructed on them.
         damping: of the reconstruction; None: the best of three (`best_damping`), chosen once.
         trellis: reconstruct on trellises, where layers have bits enough (`Grids.for_trellis`).
+        grain: of what is not clustered, in reconstruction (`GRAIN`; 0 where training follows).
 
     Raises:
         UserError: for a size that cannot be had.
@@ -54,7 +58,7 @@ def fit_size(
     """
     slack = (RECONSTRUCTED if batches else TOLERANCE) * target
     goal = round(target - slack / 2)
-    step, reconstructed = step_of(grids, goal), _Reconstruction(grids, batches, damping, trellis)
+    step, reconstructed = step_of(grids, goal), _Reconstruction(grids, batches, damping, trellis, grain)
     sizes: dict[float, int] = {}
     nearest: tuple[int, Compressed] | None = None
     while len(sizes) < (RECONSTRUCTIONS if batches else ROUNDS) and step not in sizes:
@@ -99,9 +103,11 @@ def _between(sizes: Mapping[float, int], target: int) -> float | None:
 class _Reconstruction:
     """Makes students of one network, with a given damping or the one that suited the first."""
 
-    def __init__(self, grids: Grids, batches: Sequence[Tensor], damping: float | None, trellis: bool) -> None:
+    def __init__(
+        self, grids: Grids, batches: Sequence[Tensor], damping: float | None, trellis: bool, grain: float
+    ) -> None:
         self.grids, self.batches = grids, batches
-        self.damping, self.trellis = damping, trellis
+        self.damping, self.trellis, self.grain = damping, trellis, grain
 
     def __call__(self, plain: Compressed) -> Compressed:
         if not self.batches:
@@ -109,7 +115,9 @@ class _Reconstruction:
         if self.damping is None:
             self.damping = best_damping(self.grids.base, plain.codebooks, self.batches, self.grids.outputs)
         trellis = self.grids.for_trellis(plain.codebooks) if self.trellis else ()
-        model, codebooks = reconstruct(self.grids.base, plain.codebooks, self.batches, self.damping, trellis)
+        model, codebooks = reconstruct(
+            self.grids.base, plain.codebooks, self.batches, self.damping, trellis, grain=self.grain
+        )
         return replace(plain, model=model, codebooks=codebooks)
 
 
@@ -121,6 +129,7 @@ def fit_drop(
     batches: Sequence[Tensor] = (),
     damping: float | None = None,
     trellis: bool = False,
+    grain: float = 0.0,
     finest: bool = False,
 ) -> Compressed:
     """The smallest network found whose outputs are not the original's by `most` at most, on the held-out images.
@@ -138,6 +147,7 @@ def fit_drop(
         batches: images without labels; where there are any the network is reconstructed on them.
         damping: as for `fit_size`.
         trellis: as for `fit_size`.
+        grain: as for `fit_size`.
         finest: where even the finest grids differ by more, take those: what is done next may mend it.
 
     Raises:
@@ -149,7 +159,7 @@ def fit_drop(
     kind, wanted = grids.outputs, _goals(grids.outputs, grids.base, held_out)
     values = sum(grids.base.get_parameter(layer.weight).numel() for layer in grids.layers)
     low, bits, high = LEAST_BITS, FIRST_BITS, MOST_BITS
-    reconstructed = _Reconstruction(grids, batches, damping, trellis)
+    reconstructed = _Reconstruction(grids, batches, damping, trellis, grain)
     found: Compressed | None = None
     dropped = 1.0
     while found is None or high - low > CLOSE_BITS:

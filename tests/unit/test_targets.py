@@ -69,7 +69,7 @@ def test_a_size_that_no_grid_has_is_said_and_looked_for_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found, made = example_grids(), []
-    monkeypatch.setattr(targets, "reconstruct", lambda base, books, *_: made.append(books) or (base, books))
+    monkeypatch.setattr(targets, "reconstruct", lambda base, books, *_, **__: made.append(books) or (base, books))
     values = sum(found.base.get_parameter(layer.weight).numel() for layer in found.layers)
     finest = fit_size(found, lambda compressed: round(entropy_bytes(compressed)), 2 * values, [images(16)], 0.1)
     assert len(made) == 1

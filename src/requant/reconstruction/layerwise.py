@@ -19,6 +19,7 @@ from requant.errors import UserError
 from requant.modes import evaluating
 from requant.outputs import SOFTMAX, Outputs
 from requant.progress import bar, console
+from requant.reconstruction.coarse import on_steps, values_of
 from requant.reconstruction.graph import (
     Layer,
     Walk,
@@ -33,7 +34,7 @@ from requant.reconstruction.least_squares import solved
 from requant.reconstruction.moments import JointMoments, joint_moments
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.sensitivity import mean_divergence, outputs_on
-from requant.reconstruction.statistics import correction, mean_and_variance
+from requant.reconstruction.statistics import SMALLEST, correction, mean_and_variance, noise
 from requant.reconstruction.trellis_rounding import trellis_indices
 from requant.suggest import some
 
@@ -51,6 +52,7 @@ def reconstruct(
     damping: float | None = None,
     trellis: Collection[str] = (),
     outputs: Outputs = SOFTMAX,
+    grain: float = 0.0,
 ) -> tuple[nn.Module, dict[str, AnyCodebook]]:
     """A student on the same centroids, whose weights are chosen among them so that it computes what the original does.
 
@@ -73,6 +75,8 @@ def reconstruct(
         trellis: codebooks of equal steps whose weights are to go on a trellis between their centroids, where layers can
             be followed.
         outputs: what the network's outputs are, by which the damping is chosen.
+        grain: biases, and batch norms' scales and shifts, are put on grids (`coarse`) whose steps are this share of the
+            noise in their outputs; 0: they are not.
 
     Returns:
         The student and its codebooks.
@@ -113,10 +117,10 @@ def reconstruct(
                 student_walk.renew(layer.weight_step)
             student_walk.compute(node)
             if layer is not None:
-                _correct_bias(teacher_walk, student_walk, node, layer, codebooks)
+                found |= _correct_bias(teacher_walk, student_walk, node, layer, codebooks, grain)
                 progress.advance(task)
             elif (norm := norm_of(original, node)) and _is_free(norm, codebooks):
-                _correct_norm(teacher_walk, student_walk, node, norm)
+                found |= _correct_norm(teacher_walk, student_walk, node, norm, grain)
     return student, found
 
 
@@ -223,28 +227,64 @@ def _is_free(norm: str, codebooks: Mapping[str, AnyCodebook]) -> bool:
     return not codebooks.keys() & {f"{norm}.weight", f"{norm}.bias"}
 
 
-def _correct_norm(teacher: Walk, student: Walk, node: fx.Node, name: str) -> None:
+def _correct_norm(teacher: Walk, student: Walk, node: fx.Node, name: str, grain: float) -> dict[str, Codebook]:
+    """Scale and shift that give the outputs the teacher's statistics; their codebooks, where they are put on grids."""
     norm = cast(_BatchNorm, student.model.get_submodule(name))
-    scale, shift = correction(student.values[node], teacher.values[node], gain=GAIN)
+    found, wanted = student.values[node], teacher.values[node]
+    _rescale(norm, found, *correction(found, wanted, gain=GAIN))
+    books: dict[str, Codebook] = {}
+    if not grain:
+        return books
+    differences, (_, variances) = noise(found, wanted), mean_and_variance(wanted)
+    relative = differences / variances.clamp_min(SMALLEST).sqrt()
+    step = grain * float(relative.median() * norm.weight.abs().median())
+    if (book := on_steps(norm.weight, step)) is not None:
+        books[f"{name}.weight"] = book
+        ratio = torch.where(norm.weight == 0, 1, values_of(book, norm.weight) / norm.weight)
+        means = mean_and_variance(found)[0].float()
+        _rescale(norm, found, ratio, mean_and_variance(wanted)[0].float() - means * ratio)
+        norm.weight.copy_(values_of(book, norm.weight))
+    books |= _on_grid(f"{name}.bias", norm.bias, found, 1, grain * float(differences.median()))
+    return books
+
+
+def _rescale(norm: _BatchNorm, outputs: Sequence[Tensor], scale: Tensor, shift: Tensor) -> None:
+    """Of a batch norm, and of its outputs that are there already."""
     norm.weight.copy_(norm.weight * scale)
     norm.bias.copy_(norm.bias * scale + shift)
-    for values in student.values[node]:
+    for values in outputs:
         shape = (-1, *[1] * (values.ndim - 2))
         values.mul_(scale.reshape(shape)).add_(shift.reshape(shape))
 
 
 def _correct_bias(
-    teacher: Walk, student: Walk, node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook]
-) -> None:
+    teacher: Walk, student: Walk, node: fx.Node, layer: Layer, codebooks: Mapping[str, AnyCodebook], grain: float
+) -> dict[str, Codebook]:
+    """A bias that gives the outputs the teacher's means; its codebook, where it is put on a grid."""
     if layer.bias is None or layer.norm is not None or layer.bias in codebooks:
-        return
+        return {}
     bias = student.model.get_parameter(layer.bias)
-    axis = layer.channel_axis(student.values[node][0])
-    wanted, found = (mean_and_variance(walk.values[node], axis)[0] for walk in (teacher, student))
-    shift = (wanted - found).float()
-    bias.copy_(bias + shift)
-    for values in student.values[node]:
-        values.add_(shift.reshape(-1, *[1] * (values.ndim - 1 - axis)))
+    found, wanted = student.values[node], teacher.values[node]
+    axis = layer.channel_axis(found[0])
+    before, mean = (mean_and_variance(values, axis)[0] for values in (wanted, found))
+    _shift(bias, found, axis, (before - mean).float())
+    return _on_grid(layer.bias, bias, found, axis, grain * float(noise(found, wanted, axis).median())) if grain else {}
+
+
+def _on_grid(name: str, bias: Tensor, outputs: Sequence[Tensor], axis: int, step: float) -> dict[str, Codebook]:
+    """Put a bias, or a batch norm's shift, on a grid, and the outputs with it."""
+    book = on_steps(bias, step)
+    if book is None:
+        return {}
+    _shift(bias, outputs, axis, values_of(book, bias) - bias)
+    bias.copy_(values_of(book, bias))
+    return {name: book}
+
+
+def _shift(bias: Tensor, outputs: Sequence[Tensor], axis: int, by: Tensor) -> None:
+    bias.copy_(bias + by)
+    for values in outputs:
+        values.add_(by.reshape(-1, *[1] * (values.ndim - 1 - axis)))
 
 
 def batches_of(images: Any, count: int, size: int) -> list[Tensor]:

@@ -40,6 +40,37 @@ def fold_weights(model: nn.Module, graph: fx.Graph) -> None:
                 parameter.copy_(before)
 
 
+def fold_scales(model: nn.Module, known: Iterable[Layer]) -> None:
+    """Take batch norms' scales into the weights before them, in place, but for one common scale each (`scale_alike`).
+
+    Weights of 16 bits stay: rounding them once more would move the outputs.
+    """
+    for layer in known:
+        if torch.finfo(model.get_parameter(layer.weight).dtype).bits > 16:
+            scale_alike(model, layer)
+
+
+@torch.no_grad()
+def scale_alike(model: nn.Module, layer: Layer) -> None:
+    """Take the scale of the batch norm behind a layer into its weights, but for what makes these as large as before.
+
+    One scale is left for all channels. The batch norm's statistics must be 0 and 1 (`fold_statistics`). The steps that
+    plan=auto begins with go by how large weights are (`requant.auto`).
+    """
+    if layer.norm is not None and not layer.transposed:
+        scale, weight = model.get_parameter(f"{layer.norm}.weight"), model.get_parameter(layer.weight)
+        size = float((weight * _along(scale, weight)).norm() / weight.norm())
+        size = size if 0 < size < torch.inf else 1.0
+        for name in filter(None, (layer.weight, layer.bias)):
+            parameter = model.get_parameter(name)
+            parameter.mul_(_along(scale / size, parameter))
+        scale.fill_(size)
+
+
+def _along(factors: Tensor, parameter: Tensor) -> Tensor:
+    return factors.view(-1, *[1] * (parameter.ndim - 1))
+
+
 @torch.no_grad()
 def divide(model: nn.Module, layer: Layer, by: float) -> None:
     """Divide a layer's weights, in place, and multiply the scale of the batch norm behind it.

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from requant.modes import evaluating
 from requant.outputs import Outputs
 from requant.progress import bar
-from requant.reconstruction.graph import Layer, nearly
+from requant.reconstruction.graph import nearly
+from requant.reconstruction.rescaling import scale_alike
 from requant.reconstruction.streams import Stream
 
 SMOOTH = 0.8  # e: about the steps at 2 to 3 bits a weight
@@ -61,7 +62,7 @@ def turn(model: nn.Module, streams: Sequence[Stream], example: Tensor, outputs: 
 
 def _turn(model: nn.Module, stream: Stream) -> None:
     for layer in stream.writers:
-        _scale_alike(model, layer)
+        scale_alike(model, layer)
     written = [model.get_parameter(layer.weight).flatten(1) for layer in stream.writers]
     read = [model.get_parameter(layer.weight).transpose(0, 1).flatten(1) for layer in stream.readers]
     rotation = sparsest(torch.cat([_in_units(weight) for weight in (*written, *read)], 1))
@@ -89,25 +90,6 @@ def sparsest(weights: Tensor) -> Tensor:
         gradient = (turned / SMOOTH**2 - turned / (turned**2 + SMOOTH**2)) @ weights.T
         before, rotation = rotation, _polar(gradient).to(weights.dtype)
     return _polar(rotation)
-
-
-def _scale_alike(model: nn.Module, layer: Layer) -> None:
-    """Take the scale of the batch norm behind a layer into its weights, but for what makes these as large as before.
-
-    The steps that plan=auto begins with go by how large weights are (`requant.auto`).
-    """
-    if layer.norm is not None:
-        scale, weight = model.get_parameter(f"{layer.norm}.weight"), model.get_parameter(layer.weight)
-        size = float((weight * _along(scale, weight)).norm() / weight.norm())
-        size = size if 0 < size < torch.inf else 1.0
-        for name in filter(None, (layer.weight, layer.bias)):
-            parameter = model.get_parameter(name)
-            parameter.mul_(_along(scale / size, parameter))
-        scale.fill_(size)
-
-
-def _along(factors: Tensor, parameter: Tensor) -> Tensor:
-    return factors.view(-1, *[1] * (parameter.ndim - 1))
 
 
 def _in_units(weight: Tensor) -> Tensor:

@@ -46,6 +46,13 @@ def correction(
     return scale.float(), (wanted_mean - mean * scale).float()
 
 
+def noise(student: Sequence[Tensor], teacher: Sequence[Tensor], axis: int = 1) -> Tensor:
+    """(C,) the root mean square of what the student's channels differ by, in float64."""
+    pairs = list(zip(_rows(student, axis), _rows(teacher, axis), strict=True))
+    total = torch.stack([(found - wanted).square().sum(0).double() for found, wanted in pairs]).sum(0)
+    return (total / sum(len(found) for found, _ in pairs)).sqrt()
+
+
 def _rows(batches: Sequence[Tensor], axis: int) -> list[Tensor]:
     """(rows, C) of each batch; of images (N, C, H, W) about `ROWS` in all, where there are more."""
     wanted = max(1, ROWS // len(batches))

@@ -34,7 +34,7 @@ from requant.runs import settings_hash
 from requant.scoring import Accuracy, score
 from requant.settings import all_settings, settings_of_file
 from requant.shared import Shared, SharedClusterer, shared
-from requant.targets import TRAINED, fit_drop, fit_size
+from requant.targets import GRAIN, TRAINED, fit_drop, fit_size
 from requant.tasks.common import forms, header, is_main, timed, tracker_of
 from requant.tracking import Tracker
 
@@ -150,6 +150,7 @@ def _at_target(
     most, damping = settings.target.max_drop, recipe.damping if recipe else None
     # Training codebooks moves indices, which a trellis ties to each other.
     trellis = settings.plan.trellis and recipe is not None and recipe.method != "codebook"
+    grain = GRAIN if recipe is not None and recipe.method == "reconstruct" else 0.0
     if most is not None:
         # What is only rounded may miss the drop where a reconstruction follows, which meets it or says that it cannot.
         follows = not batches and "reconstruct" in (settings.retrain.method, settings.retrain.start)
@@ -162,6 +163,7 @@ def _at_target(
             batches,
             damping,
             trellis,
+            grain,
             finest=follows,
         )
 
@@ -174,7 +176,7 @@ def _at_target(
     target = assembly.target_bytes(settings, found.original_bytes)
     if settings.retrain.method == "codebook":
         target = round(TRAINED * target)
-    return fit_size(found, size, target, batches, damping, trellis)
+    return fit_size(found, size, target, batches, damping, trellis, grain)
 
 
 def _held_out(settings: Config) -> list[Tensor]:

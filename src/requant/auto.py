@@ -137,7 +137,7 @@ def grids(
     tensors, graph = describe(base, example), trace(base, example)
     unused = _left_out(base, idle(base, graph), example, outputs)
     fold_weights(base, graph)
-    fold_scales(base, layers(base, graph).values())
+    fold_scales(base, layers(base, graph))
     if rotate:
         turn(base, streams(base, layers(base, graph)), example, outputs)
     others = [tensor for tensor in tensors if tensor.name not in unused]

@@ -300,3 +300,35 @@ def test_what_is_reconstructed_is_on_one_device(monkeypatch: pytest.MonkeyPatch)
     job = SimpleNamespace(settings=configured, grids=example_grids(), histories={})
     compressing._reconstruct(job, "retrained", configured.retrain, TensorImages(images(8)))  # type: ignore[arg-type]
     assert set(given) == {torch.device("meta")}
+
+
+class Inverted(nn.Module):
+    """Expand, depthwise, project, each with a batch norm behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shapes = {"expand": (3, 12, 1), "deep": (12, 12, 12), "project": (12, 6, 1)}
+        self.convs = nn.ModuleDict({n: nn.Conv2d(i, o, 3, groups=g, padding=1) for n, (i, o, g) in shapes.items()})
+        self.norms = nn.ModuleDict({name: nn.BatchNorm2d(o) for name, (_, o, _) in shapes.items()})
+        self.fc = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name, conv in self.convs.items():
+            x = nn.functional.relu6(self.norms[name](conv(x)))
+        return self.fc(x.mean((2, 3)))
+
+
+def test_scales_go_into_weights_whose_outputs_the_next_layer_mixes() -> None:
+    torch.manual_seed(0)
+    model = Inverted().eval()
+    with torch.no_grad():
+        for norm in model.norms.values():
+            norm.weight.uniform_(0.5, 2)
+            norm.running_var.uniform_(0.5, 2)
+    images = torch.randn(8, 3, 9, 9)
+    base = grids(model, images[:1], images.split(1)).base
+    alike = {name: len(norm.weight.unique()) == 1 for name, norm in base.norms.items()}
+    assert alike == {"expand": False, "deep": False, "project": True}
+    torch.testing.assert_close(base(images), model(images), rtol=1e-4, atol=1e-4)
+    half = grids(model.bfloat16(), images[:1].bfloat16(), images.bfloat16().split(1)).base
+    assert all(len(norm.weight.unique()) > 1 for norm in half.norms.values())

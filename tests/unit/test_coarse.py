@@ -39,6 +39,11 @@ def test_noise_is_what_channels_differ_by() -> None:
     teacher = [torch.randn(4, 3, 8, 8) for _ in range(2)]
     student = [batch + torch.tensor([0.0, 1, -2])[:, None, None] for batch in teacher]
     torch.testing.assert_close(noise(student, teacher), torch.tensor([0.0, 1, 2], dtype=torch.float64))
+    pairs = [[batch + (-1) ** torch.arange(8) for batch in batches] for batches in (student, teacher)]
+    torch.testing.assert_close(noise(student, pairs[1]), torch.tensor([1.0, 2, 5], dtype=torch.float64).sqrt())
+    torch.testing.assert_close(
+        noise(student, pairs[1], of_means=True), torch.tensor([0.0, 1, 2], dtype=torch.float64), atol=1e-6, rtol=1e-6
+    )
     moved = [[batch.movedim(1, -1) for batch in batches] for batches in (student, teacher)]
     torch.testing.assert_close(noise(*moved, axis=3), noise(student, teacher))
 
@@ -72,7 +77,7 @@ def test_they_are_on_grids_whose_steps_follow_the_noise() -> None:
     books = found.at(0.01).codebooks
     _, plain = reconstruct(found.base, books, batches, 0.1)
     assert set(plain) == set(books)
-    fine, coarser = (reconstruct(found.base, books, batches, 0.1, grain=grain) for grain in (0.05, 0.4))
+    fine, coarser = (reconstruct(found.base, books, batches, 0.1, grain=grain) for grain in (0.2, 0.8))
     for student, made in (fine, coarser):
         assert set(made) == {*books, *NAMES}
         check_placed(student, made)

@@ -235,17 +235,15 @@ def _correct_norm(teacher: Walk, student: Walk, node: fx.Node, name: str, grain:
     books: dict[str, Codebook] = {}
     if not grain:
         return books
-    differences, (_, variances) = noise(found, wanted), mean_and_variance(wanted)
-    relative = differences / variances.clamp_min(SMALLEST).sqrt()
-    step = grain * float(relative.median() * norm.weight.abs().median())
+    deviations = mean_and_variance(wanted)[1].clamp_min(SMALLEST).sqrt()
+    step = grain * float((noise(found, wanted) / deviations).median() * norm.weight.abs().median())
     if (book := on_steps(norm.weight, step)) is not None:
         books[f"{name}.weight"] = book
         ratio = torch.where(norm.weight == 0, 1, values_of(book, norm.weight) / norm.weight)
         means = mean_and_variance(found)[0].float()
         _rescale(norm, found, ratio, mean_and_variance(wanted)[0].float() - means * ratio)
         norm.weight.copy_(values_of(book, norm.weight))
-    books |= _on_grid(f"{name}.bias", norm.bias, found, 1, grain * float(differences.median()))
-    return books
+    return books | _on_grid(f"{name}.bias", norm.bias, (student, teacher), node, 1, grain)
 
 
 def _rescale(norm: _BatchNorm, outputs: Sequence[Tensor], scale: Tensor, shift: Tensor) -> None:
@@ -268,12 +266,18 @@ def _correct_bias(
     axis = layer.channel_axis(found[0])
     before, mean = (mean_and_variance(values, axis)[0] for values in (wanted, found))
     _shift(bias, found, axis, (before - mean).float())
-    return _on_grid(layer.bias, bias, found, axis, grain * float(noise(found, wanted, axis).median())) if grain else {}
+    return _on_grid(layer.bias, bias, (student, teacher), node, axis, grain) if grain else {}
 
 
-def _on_grid(name: str, bias: Tensor, outputs: Sequence[Tensor], axis: int, step: float) -> dict[str, Codebook]:
-    """Put a bias, or a batch norm's shift, on a grid, and the outputs with it."""
-    book = on_steps(bias, step)
+def _on_grid(
+    name: str, bias: Tensor, walks: tuple[Walk, Walk], node: fx.Node, axis: int, grain: float
+) -> dict[str, Codebook]:
+    """Put the student's bias, or a batch norm's shift, on a grid, and the outputs with it.
+
+    A bias is wrong by the same in all places of an image, so that it is the noise of its means which counts.
+    """
+    outputs, wanted = (walk.values[node] for walk in walks)
+    book = on_steps(bias, grain * float(noise(outputs, wanted, axis, of_means=True).median()))
     if book is None:
         return {}
     _shift(bias, outputs, axis, values_of(book, bias) - bias)

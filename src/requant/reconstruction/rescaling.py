@@ -1,13 +1,13 @@
 """Other weights for the same function, which take fewer bytes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from requant.reconstruction.graph import LAYERS, NORMS, Layer, computed_weight, nearly
+from requant.reconstruction.graph import LAYERS, NORMS, Layer, computed_weight, connected, nearly
 
 
 @torch.no_grad()
@@ -40,14 +40,28 @@ def fold_weights(model: nn.Module, graph: fx.Graph) -> None:
                 parameter.copy_(before)
 
 
-def fold_scales(model: nn.Module, known: Iterable[Layer]) -> None:
+def fold_scales(model: nn.Module, known: Mapping[fx.Node, Layer]) -> None:
     """Take batch norms' scales into the weights before them, in place, but for one common scale each (`scale_alike`).
 
-    Weights of 16 bits stay: rounding them once more would move the outputs.
+    So the steps of all rows are one of what comes out, which suits channels that the next layer mixes. Where a layer or
+    the next one is depthwise or grouped, each channel counts by its own size, and scales stay (docs/tried.md). So do
+    those behind weights of 16 bits: rounding these once more would move the outputs.
+
+    Args:
+        model: whose steps these are.
+        known: its layers, of `requant.reconstruction.graph.layers`.
+
     """
-    for layer in known:
-        if torch.finfo(model.get_parameter(layer.weight).dtype).bits > 16:
+    for node, layer in known.items():
+        long = torch.finfo(model.get_parameter(layer.weight).dtype).bits > 16
+        if long and all(one.groups == 1 for one in (layer, *_readers(node, known))):
             scale_alike(model, layer)
+
+
+def _readers(node: fx.Node, known: Mapping[fx.Node, Layer]) -> list[Layer]:
+    """The layers that see a layer's outputs with no other layer between."""
+    after = connected(node.users, lambda one: [] if one in known else one.users)
+    return [known[one] for one in after if one in known]
 
 
 @torch.no_grad()

@@ -46,11 +46,21 @@ def correction(
     return scale.float(), (wanted_mean - mean * scale).float()
 
 
-def noise(student: Sequence[Tensor], teacher: Sequence[Tensor], axis: int = 1) -> Tensor:
-    """(C,) the root mean square of what the student's channels differ by, in float64."""
+def noise(student: Sequence[Tensor], teacher: Sequence[Tensor], axis: int = 1, of_means: bool = False) -> Tensor:
+    """(C,) the root mean square of what the student's channels differ by, or of their means over each image.
+
+    Of means over an image's places less is left, as noise is not the same everywhere; in float64.
+    """
+    if of_means:
+        student, teacher, axis = [_means(b, axis) for b in student], [_means(b, axis) for b in teacher], 1
     pairs = list(zip(_rows(student, axis), _rows(teacher, axis), strict=True))
     total = torch.stack([(found - wanted).square().sum(0).double() for found, wanted in pairs]).sum(0)
     return (total / sum(len(found) for found, _ in pairs)).sqrt()
+
+
+def _means(batch: Tensor, axis: int) -> Tensor:
+    """(N, C), over all places."""
+    return batch.movedim(axis, 1).flatten(2).mean(2) if batch.ndim > 2 else batch
 
 
 def _rows(batches: Sequence[Tensor], axis: int) -> list[Tensor]:

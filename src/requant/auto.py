@@ -93,7 +93,7 @@ class Grids:
             width = step * self.widths[layer.weight]
             codebooks[layer.weight] = on_grid(self.base.get_parameter(layer.weight), width)
         place(model, codebooks)
-        return Compressed(model, codebooks, self._assignments(codebooks), self.tensors)
+        return Compressed(model, codebooks, self.assignments(codebooks), self.tensors)
 
     def for_trellis(self, codebooks: Mapping[str, AnyCodebook]) -> set[str]:
         """Those of its codebooks that a trellis suits: with few bits a weight it has too few zeros to offer.
@@ -103,7 +103,8 @@ class Grids:
         fitting = {name: book for name, book in codebooks.items() if 2 * book.k - 1 <= MAX_CENTROIDS}
         return {name for name, book in fitting.items() if book.entropy_bits >= LEAST_BITS}
 
-    def _assignments(self, codebooks: Mapping[str, Codebook]) -> list[Assignment]:
+    def assignments(self, codebooks: Mapping[str, AnyCodebook]) -> list[Assignment]:
+        """Which of its tensors have how many centroids."""
         return [Assignment(t, codebooks[t.name].k, METHOD) for t in self.tensors if t.name in codebooks]
 
 

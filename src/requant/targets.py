@@ -118,7 +118,7 @@ class _Reconstruction:
         model, codebooks = reconstruct(
             self.grids.base, plain.codebooks, self.batches, self.damping, trellis, grain=self.grain
         )
-        return replace(plain, model=model, codebooks=codebooks)
+        return replace(plain, model=model, codebooks=codebooks, assignments=self.grids.assignments(codebooks))
 
 
 def fit_drop(

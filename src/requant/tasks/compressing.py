@@ -97,11 +97,15 @@ def compress_network(settings: Config, folder: Path) -> Path:
         for name, (student, codebooks) in students.items():  # only now: between trainings other processes would wait
             _store(job, name, student, codebooks)
             _measure(job, name)
-        codebooks = students["retrained"][1] if "retrained" in students else compressed.codebooks
+        ended = compressed
+        if "retrained" in students:
+            codebooks = students["retrained"][1]
+            assignments = compressed.assignments if found is None else found.assignments(codebooks)
+            ended = replace(compressed, codebooks=codebooks, assignments=assignments)
         looked_at = {"test": test, **images}
         result = header(settings, seconds) | {
             "images": {name: {"n": len(found), "skipped": list(found.skipped)} for name, found in looked_at.items()},
-            **findings(replace(compressed, codebooks=codebooks), job.reports, job.accuracy, job.histories),
+            **findings(ended, job.reports, job.accuracy, job.histories),
         }
         tracker.summarise(summary(result))
         if settings.logger.artifact:

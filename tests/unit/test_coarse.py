@@ -1,5 +1,6 @@
 """What is not clustered, on grids as coarse as the noise allows: biases, and batch norms' scales and shifts."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,43 @@ def test_where_nothing_is_rounded_there_is_no_noise_and_nothing_to_round() -> No
     student, books = reconstruct(found.base, {}, batches, 0.1, grain=0.2)
     assert not books
     torch.testing.assert_close(student.norm.bias, found.base.norm.bias)
+
+
+def test_a_scale_that_only_looks_small_is_not_rounded_away() -> None:
+    """A channel of large outputs has a small scale, where scales are not taken into the weights."""
+    found, batches = example()
+    model = copy.deepcopy(found.base)
+    with torch.no_grad():
+        model.conv.weight[0] *= 1000
+        model.conv.bias[0] *= 1000
+        model.norm.weight[0] /= 1000
+    books = found.at(0.01).codebooks
+    _, before = reconstruct(found.base, books, batches, 0.1, grain=0.2)
+    _, after = reconstruct(model, {n: b for n, b in books.items() if n != "conv.weight"}, batches, 0.1, grain=0.2)
+    assert "norm.weight" in before
+    assert "norm.weight" not in after
+
+
+class Shared(Wide):
+    """Two layers with one bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = nn.Conv2d(72, 72, 1)
+        self.again.bias = self.plain.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.plain(torch.relu(self.norm(self.conv(x)))))
+        return self.fc(torch.relu(self.again(x)).mean((2, 3)))
+
+
+def test_a_bias_of_two_layers_is_put_on_a_grid_once() -> None:
+    torch.manual_seed(0)
+    model, images = Shared().eval(), torch.randn(64, 3, 12, 12)
+    found = grids(model, images[:1], images.split(1)[:16])
+    student, books = reconstruct(found.base, found.at(0.01).codebooks, list(images.split(16)), 0.1, grain=0.2)
+    assert "plain.bias" in books
+    check_placed(student, books)
 
 
 @pytest.mark.parametrize("storage", ["packed", "entropy"])

@@ -117,7 +117,7 @@ def reconstruct(
                 student_walk.renew(layer.weight_step)
             student_walk.compute(node)
             if layer is not None:
-                found |= _correct_bias(teacher_walk, student_walk, node, layer, codebooks, grain)
+                found |= _correct_bias(teacher_walk, student_walk, node, layer, found, grain)
                 progress.advance(task)
             elif (norm := norm_of(original, node)) and _is_free(norm, codebooks):
                 found |= _correct_norm(teacher_walk, student_walk, node, norm, grain)
@@ -236,14 +236,21 @@ def _correct_norm(teacher: Walk, student: Walk, node: fx.Node, name: str, grain:
     if not grain:
         return books
     deviations = mean_and_variance(wanted)[1].clamp_min(SMALLEST).sqrt()
-    step = grain * float((noise(found, wanted) / deviations).median() * norm.weight.abs().median())
-    if (book := on_steps(norm.weight, step)) is not None:
+    differences = noise(found, wanted)
+    step = grain * float((differences / deviations).median() * norm.weight.abs().median())
+    book = on_steps(norm.weight, step)
+    if book is not None and not _lost(norm.weight, book, deviations > differences.median()):
         books[f"{name}.weight"] = book
         ratio = torch.where(norm.weight == 0, 1, values_of(book, norm.weight) / norm.weight)
         means = mean_and_variance(found)[0].float()
         _rescale(norm, found, ratio, mean_and_variance(wanted)[0].float() - means * ratio)
         norm.weight.copy_(values_of(book, norm.weight))
     return books | _on_grid(f"{name}.bias", norm.bias, (student, teacher), node, 1, grain)
+
+
+def _lost(scale: Tensor, book: Codebook, signal: Tensor) -> bool:
+    """Whether a channel that says something would be multiplied by 0."""
+    return bool(((values_of(book, scale) == 0) & (scale != 0) & signal).any())
 
 
 def _rescale(norm: _BatchNorm, outputs: Sequence[Tensor], scale: Tensor, shift: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,7 +26,6 @@ from requant.finite import count_not_finite
 from requant.suggest import did_you_mean, some
 
 ALWAYS_NEEDED = 3  # the first version that no file has which does not use what is new in it
-LARGE = 1 << 22  # bytes of a file from which a network is built without drawing weights: that costs 20 us a function
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -141,7 +140,7 @@ def _build(archive: Archive) -> nn.Module:
     if archive.architecture is None:
         raise ArchiveError(f"{path} does not say what network it is: build it, and call load(path, model)")
     try:
-        with Uninitialised() if archive.report.bytes > LARGE else nullcontext():
+        with Uninitialised():
             return build_described(Architecture.from_dict(archive.architecture))
     except UserError as error:
         raise ArchiveError(f"{path} describes a network that cannot be built: {error}") from error

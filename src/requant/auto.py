@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from requant.archive.steps import table_of
 from requant.clustering.checking import float32_array
 from requant.codebook import Codebook, index_dtype
 from requant.codebook_forms import AnyCodebook, scalars
@@ -290,9 +291,8 @@ def in_units(
 
 def _multiplied(book: Codebook, by: float) -> Codebook:
     """The same with steps of another length."""
-    reach = book.k // 2
-    places = np.arange(-reach, reach + 1, dtype=np.float32)
-    return Codebook(places * np.float32(float(book.centroids[-1]) / reach * by), book.indices, book.dtype)
+    step = float(book.centroids[-1]) / (book.k // 2) * by
+    return Codebook(table_of(np.float32(step), book.k), book.indices, book.dtype)
 
 
 def entropy_bytes(compressed: Compressed) -> float:

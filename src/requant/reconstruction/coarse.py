@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from requant.archive.steps import table_of
 from requant.codebook import Codebook, index_dtype
 from requant.limits import MAX_CENTROIDS
 
@@ -27,7 +28,7 @@ def on_steps(values: Tensor, step: float) -> Codebook | None:
     reach = next((reach for reach in REACHES if reach >= np.abs(steps).max()), None)
     if reach is None:
         return None
-    table = np.arange(-reach, reach + 1).astype(np.float32) * np.float32(step)
+    table = table_of(np.float32(step), 2 * reach + 1)
     indices: Any = (steps + reach).astype(index_dtype(table.size))
     return Codebook(table, indices, np.dtype(str(values.dtype).removeprefix("torch.")))
 

@@ -44,7 +44,7 @@ from requant.models import example_input
 from requant.recipe import Recipe
 from requant.reconstruction import batches_of, best_damping
 from requant.retraining import Movement, retrain_codebooks
-from requant.targets import fit_size
+from requant.targets import GRAIN, fit_size
 
 FOLDER = EXPERIMENTS / "ablation"
 BITS = (2, 3, 4)
@@ -82,23 +82,30 @@ def planned(bits: int, job: Job, rotate: bool = False) -> Grids:
 @cache
 def damping_at(bits: int, job: Job) -> float:
     """The reconstruction's, chosen on images held out from it."""
-    plain = _fitted(bits, job, None, trellis=False)
+    plain = _fitted(bits, job, None)
     batches = batches_of(crops(job), job.network.images, job.network.batch)
     return best_damping(planned(bits, job).base, plain.codebooks, batches)
 
 
 def plan(
-    bits: int, damping: Callable[[int, Job], float] | None, trellis: bool, job: Job, path: Path, rotate: bool = False
+    bits: int,
+    damping: Callable[[int, Job], float] | None,
+    job: Job,
+    path: Path,
+    trellis: bool = False,
+    rotate: bool = False,
+    grain: float = 0.0,
 ) -> nn.Module:
     """plan=auto, then reconstruction with this damping, where there is one."""
-    found = _fitted(bits, job, damping and damping(bits, job), trellis, rotate)
+    found = _fitted(bits, job, damping and damping(bits, job), trellis, rotate, grain)
     job.save(path, *in_units(planned(bits, job, rotate), found.model, found.codebooks), "entropy")
     return archive.load(path)
 
 
 def trained(bits: int, job: Job, path: Path) -> nn.Module:
-    """Reconstruction without a trellis, then codebooks trained end to end on four times as many crops, twice."""
-    grids, found = planned(bits, job), _fitted(bits, job, damping_at(bits, job), trellis=False)
+    """All but the trellis, then codebooks trained end to end on four times as many crops, twice."""
+    grids = planned(bits, job, rotate=True)
+    found = _fitted(bits, job, damping_at(bits, job), rotate=True, grain=GRAIN)
     student = copy.deepcopy(found.model).to(memory_format=torch.channels_last)
     recipe = Recipe(epochs=EPOCHS, batch_size=job.network.batch, optimizer="adam", learning_rate=RATE)
     common = {"statistics": "keep", "label": "train codebooks"}
@@ -109,7 +116,9 @@ def trained(bits: int, job: Job, path: Path) -> nn.Module:
     return archive.load(path)
 
 
-def _fitted(bits: int, job: Job, damping: float | None, trellis: bool, rotate: bool = False) -> Compressed:
+def _fitted(
+    bits: int, job: Job, damping: float | None, trellis: bool = False, rotate: bool = False, grain: float = 0.0
+) -> Compressed:
     grids = planned(bits, job, rotate)
     batches = [] if damping is None else batches_of(crops(job), job.network.images, job.network.batch)
 
@@ -118,7 +127,7 @@ def _fitted(bits: int, job: Job, damping: float | None, trellis: bool, rotate: b
         held = in_units(grids, compressed.model, compressed.codebooks)
         return archive.file_size(*held, storage="entropy", architecture=architecture)
 
-    return fit_size(grids, size, size_at(bits, job), batches, damping, trellis)
+    return fit_size(grids, size, size_at(bits, job), batches, damping, trellis, grain)
 
 
 LAST = "codebook training"
@@ -126,14 +135,15 @@ STEPS: dict[str, Callable[[int], Point]] = {
     "paper's clusters": lambda bits: partial(clustered, bits, "equal_population"),
     "k-means": lambda bits: partial(clustered, bits, "kmeans"),
     "entropy-coded": lambda bits: partial(clustered, bits, "entropy"),
-    "auto plan": lambda bits: partial(plan, bits, None, False),
-    "statistics": lambda bits: partial(plan, bits, lambda *_: NOTHING_MADE_UP_FOR, False),
-    "reconstruction": lambda bits: partial(plan, bits, damping_at, False),
-    "trellis": lambda bits: partial(plan, bits, damping_at, True),
-    "channels turned": lambda bits: partial(plan, bits, damping_at, True, rotate=True),
+    "auto plan": lambda bits: partial(plan, bits, None),
+    "statistics": lambda bits: partial(plan, bits, lambda *_: NOTHING_MADE_UP_FOR),
+    "reconstruction": lambda bits: partial(plan, bits, damping_at),
+    "trellis": lambda bits: partial(plan, bits, damping_at, trellis=True),
+    "channels turned": lambda bits: partial(plan, bits, damping_at, trellis=True, rotate=True),
+    "norms on grids": lambda bits: partial(plan, bits, damping_at, trellis=True, rotate=True, grain=GRAIN),
     LAST: lambda bits: partial(trained, bits),
 }
-"""In the order in which each builds on what is before it; the last on reconstruction, in the trellis's place."""
+"""In the order in which each builds on what is before it; the last in the trellis's place."""
 INVERTED = {"effnet_lite0"}
 """Networks with channels that may be turned."""
 

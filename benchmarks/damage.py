@@ -2,13 +2,14 @@
 
 python -m benchmarks.damage [--tries 100000] [--forged 2000]
 
-Of each storage a small archive is changed: bits flipped, ends cut off, bytes put in or taken out, blocks swapped or
-zeroed. `damaged` files have the checksum that they had: each must be refused, or hold the very same network. `forged`
-ones have their length and checksum made right again, as an attacker would: each is opened in a process of its own,
-which may give an error or a network, and must not crash, take more than 5 s, or more than 2 GiB.
+Of each storage a small archive is changed, of `entropy` also one that is large enough for lanes: bits flipped, ends cut
+off, bytes put in or taken out, blocks swapped or zeroed. `damaged` files have the checksum that they had: each must be
+refused, or hold the very same network. `forged` ones have their length and checksum made right again, as an attacker
+would: each is opened in a process of its own, which may give an error or a network, and must not crash, take more than
+5 s, or more than 2 GiB.
 
-Rows go to experiments/damage/<storage>.csv batch by batch; what is there is not done again. Batch b of a storage always
-draws the same changes.
+Rows go to experiments/damage/<archive>.csv batch by batch; what is there is not done again. Batch b of an archive
+always draws the same changes.
 """
 
 import csv
@@ -50,15 +51,18 @@ SAME, REFUSED, OTHER, ERROR, CRASHED, HUNG = (
     "crashed",
     "hung",
 )
+ARCHIVES = {storage: (storage, 20, "1-2") for storage in STORAGES} | {"entropy_lanes": ("entropy", 5000, "1")}
+"""Their storages, the outputs of the networks in them, and the layers whose biases are clustered."""
 BAD = {"damaged": (OTHER, ERROR, CRASHED, HUNG), "forged": (ERROR, CRASHED, HUNG)}
 
 
-def original(storage: str, folder: Path) -> bytes:
-    """A small archive with every kind of tensor, one of them on a trellis."""
+def original(name: str, folder: Path) -> bytes:
+    """An archive with every kind of tensor, one of them on a trellis."""
+    storage, outputs, biases = ARCHIVES[name]
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Flatten(), nn.Linear(64, 20))
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Flatten(), nn.Linear(64, outputs))
     model.register_buffer("mask", torch.tensor([True, False]))
-    rules = [{"kind": "bias", "centroids": 1}, {"kind": "weight", "layers": "1", "centroids": 16}]
+    rules = [{"kind": "bias", "layers": biases, "centroids": 1}, {"kind": "weight", "layers": "1", "centroids": 16}]
     found = compress(model, [*rules, {"kind": "weight", "centroids": 300}], torch.zeros(1, 3, 4, 4), "linear")
     book = found.codebooks["0.weight"]
     assert isinstance(book, Codebook)
@@ -149,14 +153,14 @@ def alone(path: Path, expected: str) -> str:
     return (SAME, OTHER, REFUSED, ERROR)[os.WEXITSTATUS(status)]
 
 
-def batch(phase: str, storage: str, number: int) -> list[tuple[str, int, str, str, int, float]]:
+def batch(phase: str, archive: str, number: int) -> list[tuple[str, int, str, str, int, float]]:
     """The rows of a batch: how many tries of each change had each outcome."""
-    chance = random.Random(f"{phase} {storage} {number}")
+    chance = random.Random(f"{phase} {archive} {number}")
     counts, slowest = Counter[tuple[str, str]](), 0.0
     opened: Callable[[Path, str], str] = outcome if phase == "damaged" else alone
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
         path = Path(name) / "a.h5"
-        whole = original(storage, Path(name))
+        whole = original(archive, Path(name))
         expected = digest(read(Path(name) / "original.h5"))
         for _ in range(BATCH[phase]):
             change, data = changed(whole if phase == "damaged" else whole[envelope.SIZE :], chance)
@@ -169,15 +173,15 @@ def batch(phase: str, storage: str, number: int) -> list[tuple[str, int, str, st
     return [(phase, number, change, result, tries, round(1000 * slowest, 1)) for (change, result), tries in found]
 
 
-def campaign(phase: str, storage: str, tries: int, folder: Path) -> None:
+def campaign(phase: str, archive: str, tries: int, folder: Path) -> None:
     """All batches that are missing; each in a process of its own, so that a crash is one batch's."""
-    path = folder / f"{storage}.csv"
+    path = folder / f"{archive}.csv"
     done = {int(row["batch"]) for row in rows(path) if row["phase"] == phase}
     todo = [number for number in range(-(-tries // BATCH[phase])) if number not in done]
-    for number in track(todo, f"{storage}, {phase}", console=Console(stderr=True), disable=not todo):
+    for number in track(todo, f"{archive}, {phase}", console=Console(stderr=True), disable=not todo):
         child = os.fork()
         if not child:
-            append(path, batch(phase, storage, number))
+            append(path, batch(phase, archive, number))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if status:
@@ -199,9 +203,9 @@ def append(path: Path, found: list[tuple[str, int, str, str, int, float]]) -> No
 
 def show(folder: Path) -> int:
     """The table of outcomes; returns how many there were that may not be."""
-    table, bad = Table("storage", "phase", "tries", "refused", "same network", "other network", "bad", "slowest, ms"), 0
-    for storage in STORAGES:
-        found = rows(folder / f"{storage}.csv")
+    table, bad = Table("archive", "phase", "tries", "refused", "same network", "other network", "bad", "slowest, ms"), 0
+    for archive in ARCHIVES:
+        found = rows(folder / f"{archive}.csv")
         for phase in BATCH:
             of_phase = [row for row in found if row["phase"] == phase]
             counts = Counter[str]()
@@ -210,7 +214,7 @@ def show(folder: Path) -> int:
             wrong = sum(counts[kind] for kind in BAD[phase])
             slowest = max((float(row["slowest_ms"]) for row in of_phase), default=0.0)
             cells = (counts.total(), counts[REFUSED], counts[SAME], counts[OTHER], wrong, slowest)
-            table.add_row(storage, phase, *(f"{cell:,}" for cell in cells))
+            table.add_row(archive, phase, *(f"{cell:,}" for cell in cells))
             bad += wrong
     Console().print(table)
     return bad
@@ -224,9 +228,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    for storage in STORAGES:
-        campaign("damaged", storage, given.tries, given.folder)
-        campaign("forged", storage, given.forged, given.folder)
+    for archive in ARCHIVES:
+        campaign("damaged", archive, given.tries, given.folder)
+        campaign("forged", archive, given.forged, given.folder)
     sys.exit(1 if show(given.folder) else 0)
 
 

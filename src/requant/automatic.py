@@ -101,9 +101,9 @@ def compress_to(
         rotate,
     )
     batches = batches_of(images, reconstruct_on, batch_size)
-    settings: dict[str, Any] = {"batches": batches, "damping": damping}
+    settings: dict[str, Any] = {"batches": batches, "damping": damping, "grain": GRAIN}
     if recipe is None:
-        settings |= {"trellis": trellis, "grain": GRAIN}
+        settings |= {"trellis": trellis}
     if size is not None:
         before = size if recipe is None else round(TRAINED * size)
         found = fit_size(grids, partial(_bytes, grids, architecture), before, **settings)

@@ -50,7 +50,7 @@ def fit_size(
         batches: images (N, C, H, W) without labels; where there are any the network is reconstructed on them.
         damping: of the reconstruction; None: the best of three (`best_damping`), chosen once.
         trellis: reconstruct on trellises, where layers have bits enough (`Grids.for_trellis`).
-        grain: of what is not clustered, in reconstruction (`GRAIN`; 0 where training follows).
+        grain: of what is not clustered, in reconstruction (`GRAIN`; 0 where training moves that freely).
 
     Raises:
         UserError: for a size that cannot be had.

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_coarse import Wide
 from test_reconstruction import divergence, images
 from torch import Tensor, nn
 
 from requant import Movement, Recipe, compress, compress_to, load, reconstruct, save
+from requant.archive.steps import step_of
 from requant.compression import Compressed, check_placed
 from requant.errors import UserError
 from requant.targets import TRAINED
@@ -54,6 +56,21 @@ def test_training_brings_it_nearer_within_the_size(tmp_path: Path) -> None:
     size, student = stored(tmp_path / "a", found)
     assert 4500 * 0.98 <= size <= 4500
     assert divergence(student, teacher, MANY) < divergence(before.model, teacher, MANY)
+
+
+def test_norms_and_biases_are_trained_on_their_grids() -> None:
+    torch.manual_seed(0)
+    teacher = Wide().eval()
+    nn.init.normal_(teacher.fc.weight)
+    vectors = {"norm.weight", "norm.bias", "plain.bias"}
+    settings = {"size": 3500, "damping": 0.1, "trellis": False, "movement": Movement(0.001, 0.003)}
+    recipe = Recipe(epochs=4, batch_size=32, optimizer="adam", learning_rate=1e-3)
+    before, found = (compress_to(teacher, MANY, recipe=r, **settings) for r in (None, recipe))
+    assert vectors <= found.codebooks.keys() & before.codebooks.keys()
+    check_placed(found.model, found.codebooks)
+    assert all(step_of(found.codebooks[name].centroids) is not None for name in vectors)
+    assert any((found.codebooks[name].indices != before.codebooks[name].indices).any() for name in vectors)
+    assert divergence(found.model, teacher, MANY) < divergence(before.model, teacher, MANY)
 
 
 def test_training_that_moves_it_away_is_undone(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def _at_target(
     most, damping = settings.target.max_drop, recipe.damping if recipe else None
     # Training codebooks moves indices, which a trellis ties to each other.
     trellis = settings.plan.trellis and recipe is not None and recipe.method != "codebook"
-    grain = GRAIN if recipe is not None and recipe.method == "reconstruct" else 0.0
+    grain = GRAIN if recipe is not None and recipe.method in ("reconstruct", "codebook") else 0.0
     if most is not None:
         # What is only rounded may miss the drop where a reconstruction follows, which meets it or says that it cannot.
         follows = not batches and "reconstruct" in (settings.retrain.method, settings.retrain.start)

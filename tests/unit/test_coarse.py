@@ -16,7 +16,7 @@ from requant.auto import Grids, grids, in_units
 from requant.compression import check_placed
 from requant.reconstruction import coarse, reconstruct
 from requant.reconstruction.coarse import REACHES, on_steps
-from requant.reconstruction.layerwise import _lost
+from requant.reconstruction.corrections import lost
 from requant.reconstruction.statistics import mean_and_variance, noise
 
 
@@ -107,9 +107,9 @@ def test_a_channel_that_says_something_is_not_multiplied_by_0() -> None:
     scale[3], scale[4] = 0.001, 0
     book, signal = on_steps(scale, 0.1), torch.ones(70, dtype=torch.bool)
     assert book is not None
-    assert _lost(scale, book, signal)
+    assert lost(scale, book, signal)
     signal[3] = False
-    assert not _lost(scale, book, signal)
+    assert not lost(scale, book, signal)
 
 
 class Shared(Wide):

@@ -268,13 +268,12 @@ def draw(path: Path, name: str) -> None:
                 axes.plot(*zip(*found, strict=True), linestyle=STROKES[number], **look)
         axes.set_ylim(teacher - SHOWN, teacher + 0.1 * SHOWN)
         below = sum(100 * int(r["correct"]) / n < teacher - SHOWN for r in rows)
-        note = f"lower, not shown: {below}" if below else ""
-        axes.annotate(note, (0.02, 0.02), xycoords="axes fraction", fontsize=6.5, color="0.35")
+        note = f"; {below} points lie lower" if below else ""
         right_end = (axes.get_xlim()[1], teacher)
         axes.annotate("original", right_end, (0, 2), textcoords="offset points", ha="right", fontsize=6.5)
         axes.set_xscale("log")
-        axes.set_xlabel(f"file, MB (float32: {int(rows[0]['original_bytes']) / 1e6:.1f})")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.set_xlabel(f"file, MB (float32: {int(rows[0]['original_bytes']) / 1e6:.1f}{note})")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
         axes.set_ylabel(f"top-1 (%), n = {n:,}")

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import nn
 
 from requant.archive import Archive, load, read
-from requant.codebook_forms import AnyCodebook, Unsplit
-from requant.codebook_trellis import TrellisCodebook
+from requant.codebook_forms import AnyCodebook
 from requant.errors import UserError
 from requant.files import replacing
 from requant.models import Architecture, example_input, preprocessing, save_weights
@@ -88,10 +87,8 @@ def export_onnx(
     return Exported(path, path.stat().st_size, stored)
 
 
-def _pays(book: AnyCodebook) -> TypeGuard[Unsplit | TrellisCodebook]:
-    """Whether a codebook is smaller than the values that it stands for, which split channels and factors become."""
-    if not isinstance(book, Unsplit | TrellisCodebook):
-        return False
+def _pays(book: AnyCodebook) -> bool:
+    """Whether a codebook is smaller than the values that it stands for."""
     bits = (len(book.counts) - 1).bit_length()
     return len(book.shape) > 1 or 4 * book.k + book.indices.size * bits / 8 + NODES < 4 * book.indices.size
 

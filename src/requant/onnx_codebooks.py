@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from requant.archive import bitpack
-from requant.codebook_forms import GroupedCodebook, Unsplit
+from requant.codebook_factors import FactoredCodebook
+from requant.codebook_forms import AnyCodebook, GroupedCodebook, SplitCodebook, Unsplit
 from requant.codebook_trellis import TrellisCodebook, row_count
 from requant.trellis import PERIOD, TAPS
 
@@ -38,20 +39,54 @@ class Unpacking:
         self._names = (name for number in itertools.count() if (name := f"q{number}") not in taken)
         self._nodes: list[Any] = []
 
-    def store(self, name: str, codebook: Unsplit | TrellisCodebook) -> bool:
+    def store(self, name: str, codebook: AnyCodebook) -> bool:
         """Replace the initializer `name`; False: the graph has none of that name, as it has no use for it."""
         found = [tensor for tensor in self._graph.initializer if tensor.name == name]
         if not found:
             return False
         self._graph.initializer.remove(found[0])
         self._nodes = []
-        values, kind = self._values(codebook), found[0].data_type
-        if kind != self._onnx.TensorProto.FLOAT:
-            values = self._cast(values, kind)
-        self._node("Reshape", values, self._numbers(codebook.shape), output=name)
+        self._tensor(codebook, found[0].data_type, name)
         for position, new in enumerate(self._nodes):
             self._graph.node.insert(position, new)
         return True
+
+    def _tensor(self, codebook: AnyCodebook, kind: int, output: str = "") -> str:
+        """Of the codebook's shape and this element type."""
+        if isinstance(codebook, SplitCodebook):
+            return self._merged(codebook, kind, output)
+        if isinstance(codebook, FactoredCodebook):
+            return self._product(codebook, kind, output)
+        values = self._values(codebook)
+        if kind != self._onnx.TensorProto.FLOAT:
+            values = self._cast(values, kind)
+        return self._node("Reshape", values, self._numbers(codebook.shape), output=output)
+
+    def _merged(self, codebook: SplitCodebook, kind: int, output: str) -> str:
+        """Input channels, the first parts of those that were split added, then the second, ...; 0 where none is.
+
+        Of half precision in single: runtimes have no other sums.
+        """
+        channels, axis = codebook.shape[1], self._numbers([1])
+        rounds = _rounds(codebook.sources, channels)
+        half = kind == self._onnx.TensorProto.FLOAT16
+        split = self._tensor(codebook.inner, self._onnx.TensorProto.FLOAT if half else kind)
+        first = self._node("Gather", split, self._numbers([0]), axis=1)
+        padded = self._node("Concat", split, self._node("Sub", first, first), axis=1)
+        found = self._node("Slice", split, self._numbers([0]), self._numbers([channels]), axis)
+        for number, places in enumerate(rounds, 1):
+            part = self._node("Gather", padded, self._constant(places), axis=1)
+            found = self._node("Add", found, part, output=output if number == len(rounds) and not half else "")
+        return self._node("Cast", found, to=kind, output=output) if half else found
+
+    def _product(self, codebook: FactoredCodebook, kind: int, output: str) -> str:
+        """Summed in double precision."""
+        rows, axis = codebook.shape[0], self._numbers([0])
+        precise = self._tensor(codebook.inner, self._onnx.TensorProto.DOUBLE)
+        left = self._node("Slice", precise, self._numbers([0]), self._numbers([rows]), axis)
+        right = self._node("Slice", precise, self._numbers([rows]), self._numbers([sum(codebook.shape)]), axis)
+        product = self._node("MatMul", left, self._node("Transpose", right, perm=[1, 0]))
+        return self._node("Cast", product, to=kind, output=output)
 
     def _values(self, codebook: Unsplit | TrellisCodebook) -> str:
         """float32, in the tensor's order."""
@@ -163,6 +198,18 @@ class Unpacking:
         ]
         parity = functools.reduce(lambda found, other: self._node("BitwiseXor", found, other), delayed)
         return self._node("Reshape", self._node("BitwiseAnd", parity, one), self._numbers([-1]))
+
+
+def _rounds(sources: NDArray[np.uint32], channels: int) -> list[NDArray[np.int64]]:
+    """For each round (channels,) which part is added to each input channel; behind all parts, none."""
+    rounds: list[NDArray[np.int64]] = []
+    taken = np.zeros(channels, np.int64)
+    for extra, source in enumerate(sources.tolist()):
+        if taken[source] == len(rounds):
+            rounds.append(np.full(channels, channels + sources.size, np.int64))
+        rounds[taken[source]][source] = channels + extra
+        taken[source] += 1
+    return rounds
 
 
 def share_initializers(onnx: Any, graph: Any) -> None:

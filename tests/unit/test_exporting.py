@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from requant import archive
 from requant.codebook import Codebook, index_dtype
-from requant.codebook_forms import GroupedCodebook, Unsplit, VectorCodebook, group_count
+from requant.codebook_factors import FactoredCodebook
+from requant.codebook_forms import AnyCodebook, GroupedCodebook, SplitCodebook, VectorCodebook, group_count
 from requant.codebook_trellis import TrellisCodebook
 from requant.compression import compress
 from requant.data import labelled, loader, unlabeled
@@ -37,7 +38,7 @@ def run(path: Path, images: torch.Tensor) -> np.ndarray:
     return session.run(None, {"images": images.numpy()})[0]
 
 
-def unpacked(book: Unsplit | TrellisCodebook) -> tuple[np.ndarray, int]:
+def unpacked(book: AnyCodebook) -> tuple[np.ndarray, int]:
     """What onnxruntime makes of a graph that gives back a codebook's tensor, and the bytes of the graph."""
     kind = onnx.helper.np_dtype_to_tensor_dtype(book.dtype)
     size = onnx.helper.make_tensor_value_info("size", kind, [])
@@ -112,6 +113,52 @@ def test_blocks_are_vectors(k: int, block: int, blocks: int, rows: int, seed: in
     assert np.array_equal(unpacked(book)[0], book.dense())
 
 
+@given(
+    st.lists(st.integers(1, 5), min_size=2, max_size=4).map(tuple),
+    st.integers(1, 9),
+    st.sampled_from([np.float16, np.float32]),
+    st.integers(0, 2**31),
+)
+@settings(deadline=None)
+def test_split_channels_are_added_up(shape: tuple[int, ...], extra: int, dtype: type, seed: int) -> None:
+    draws = np.random.default_rng(seed)
+    centroids = np.sort(draws.normal(size=11)).astype(np.float32)
+    indices = draws.integers(0, 11, (shape[0], shape[1] + extra, *shape[2:])).astype(np.uint8)
+    inner = Codebook(centroids, indices, np.dtype(dtype))
+    book = SplitCodebook(inner, draws.integers(0, shape[1], extra).astype(np.uint32))
+    found, _ = unpacked(book)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, book.dense(), rtol=0, atol=0 if dtype == np.float32 else 0.02)
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.sampled_from([np.float16, np.float32]),
+    st.integers(0, 2**31),
+)
+@settings(deadline=None)
+def test_factors_are_multiplied(outputs: int, inputs: int, rank: int, dtype: type, seed: int) -> None:
+    draws = np.random.default_rng(seed)
+    tables = draws.normal(size=(outputs + inputs, 5)).astype(np.float32)
+    indices = draws.integers(0, 5, (outputs + inputs, rank)).astype(np.uint8)
+    book = FactoredCodebook(GroupedCodebook(tables, indices, rank, None, np.dtype(dtype)), (outputs, inputs))
+    found, _ = unpacked(book)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, book.dense(), rtol=1e-6, atol=1e-6 if dtype == np.float32 else 0.02)
+
+
+def test_split_channels_and_factors_make_a_file_smaller() -> None:
+    draws = np.random.default_rng(0)
+    indices = draws.integers(0, 16, (64, 66, 3, 3)).astype(np.uint8)
+    split = SplitCodebook(Codebook(np.arange(16, dtype=np.float32), indices), np.uint32([3, 3]))
+    factors = Codebook(np.arange(16, dtype=np.float32), draws.integers(0, 16, (300, 20)).astype(np.uint8))
+    for book in (split, FactoredCodebook(factors, (200, 100))):
+        _, size = unpacked(book)
+        assert size < book.indices.size / 2 + 2500
+
+
 def test_half_precision_stays() -> None:
     indices = np.random.default_rng(0).integers(0, 4, (5, 7)).astype(np.uint8)
     book = Codebook(np.array([-1, 0, 0.1, 3], np.float32), indices, np.dtype(np.float16))
@@ -174,6 +221,26 @@ def test_onnxruntime_computes_what_torch_does(architecture: Architecture, centro
     assert facts["requant.architecture"]["name"] == architecture.name
     assert facts["requant.preprocessing"]["size"] == 28
     assert facts["requant.provenance"] == {"hash": "abc"}
+
+
+def test_split_channels_and_factors_run_too(tmp_path: Path) -> None:
+    architecture = Architecture("vgg_small", classes=10, channels=1, image_size=28, width=0.5)
+    torch.manual_seed(0)
+    example = example_input(architecture)
+    rules = [
+        {"kind": "weight", "layers": "2-6", "centroids": 16, "split": 0.1},
+        {"kind": "weight", "layers": "7-8", "centroids": 16, "rank": 4},
+    ]
+    found = compress(build(architecture), rules, example, "kmeans")
+    assert {type(book) for book in found.codebooks.values()} == {SplitCodebook, FactoredCodebook}
+    archive.save(tmp_path / "a.h5", found.model, found.codebooks, architecture=architecture.to_dict())
+    written = export_onnx(tmp_path / "a.h5", tmp_path / "a.onnx")
+    assert written.codebooks == len(found.codebooks)
+    images = torch.randn(5, *example.shape[1:])
+    with torch.no_grad():
+        expected = found.model(images).numpy()
+    np.testing.assert_allclose(run(written.path, images), expected, atol=1e-4)
+    assert written.bytes < export_onnx(tmp_path / "a.h5", tmp_path / "dense.onnx", dense=True).bytes / 1.5
 
 
 TEACHERS = Path(__file__).parents[2] / "experiments" / "teachers"

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from requant.archive.steps import table_of
+from requant.archive.steps import codebook_of, table_of
 from requant.clustering.checking import float32_array
 from requant.codebook import Codebook, index_dtype
 from requant.codebook_forms import AnyCodebook, scalars
@@ -258,9 +258,7 @@ def on_grid(weight: Tensor, width: float) -> Codebook:
     needed = int(np.abs(steps).max())
     wide = min(needed + needed // 8, MOST_REACH)  # making up for errors takes some further out
     reach = next((reach for reach in REACHES if reach >= needed), wide)
-    places = np.arange(-reach, reach + 1)
-    indices: Any = (steps + reach).astype(index_dtype(places.size))
-    return Codebook(places.astype(np.float32) * np.float32(width), indices, values.dtype)
+    return codebook_of(steps, reach, width, values.dtype)
 
 
 def in_units(

@@ -4,14 +4,12 @@ A number or two a channel take few bits together, but as many as ten weights eac
 that the weights have left in the outputs anyway: what that adds is the same small part of it at any size.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from requant.archive.steps import table_of
-from requant.codebook import Codebook, index_dtype
+from requant.archive.steps import codebook_of
+from requant.codebook import Codebook
 from requant.limits import MAX_CENTROIDS
 
 LEAST = 64  # numbers: for fewer a table and a model take more than they save
@@ -24,13 +22,12 @@ def on_steps(values: Tensor, step: float) -> Codebook | None:
     plain = values.detach().float().cpu().numpy()
     if plain.size < LEAST or not 0 < step < np.inf:
         return None
-    steps = np.rint(plain.astype(np.float64) / step)
-    reach = next((reach for reach in REACHES if reach >= np.abs(steps).max()), None)
+    multiples = np.rint(plain.astype(np.float64) / step)
+    needed = np.abs(multiples).max()
+    reach = next((reach for reach in REACHES if reach >= needed), None)
     if reach is None:
         return None
-    table = table_of(np.float32(step), 2 * reach + 1)
-    indices: Any = (steps + reach).astype(index_dtype(table.size))
-    return Codebook(table, indices, np.dtype(str(values.dtype).removeprefix("torch.")))
+    return codebook_of(multiples.astype(np.int64), reach, step, np.dtype(str(values.dtype).removeprefix("torch.")))
 
 
 def values_of(book: Codebook, like: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from requant.recipe import Recipe
 from requant.reconstruction import batches_of
 from requant.reconstruction import reconstruct as layer_by_layer
 from requant.retraining import Movement, retrain_codebooks
-from requant.retraining.harm import COMPARED, moved_away
+from requant.retraining.harm import compared, moved_away
 from requant.retraining.unlabeled import Images, checked
 from requant.targets import GRAIN, TRAINED, fit_drop, fit_size
 
@@ -115,8 +115,7 @@ def compress_to(
     if recipe is None:
         return _in_units(grids, found)
     trained = _trained(grids, found, images, recipe, movement, {"seed": seed, **training})
-    seen = batches_of(images, COMPARED, batch_size)
-    undone = moved_away(grids.outputs, grids.base, found.model, trained.model, seen)
+    undone = moved_away(grids.outputs, grids.base, found.model, trained.model, compared(images, batch_size))
     return _in_units(grids, found if undone else trained)
 
 

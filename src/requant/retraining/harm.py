@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from requant.outputs import Outputs
@@ -12,17 +14,27 @@ COMPARED = 512
 """Images that say so."""
 
 
+def compared(images: Any, size: int) -> list[Tensor]:
+    """The last of the images in batches of `size`: reconstruction, which fits the first, mostly has not seen them.
+
+    On images that it has seen it looks nearer than training ever comes, and training would be undone for nothing.
+    """
+    places = np.arange(max(0, len(images) - COMPARED), len(images))
+    return [images.__getitems__(part.tolist()) for part in np.split(places, range(size, len(places), size))]
+
+
 def moved_away(
     outputs: Outputs, teacher: nn.Module, before: nn.Module, after: nn.Module, batches: Sequence[Tensor]
 ) -> bool:
-    """Whether `after` is further from the teacher than `before` was, on images that training saw; then it is said."""
+    """Whether `after` is further from the teacher than `before` was, on the images of `compared`; then it is said."""
     wanted = outputs_on(outputs, teacher, batches)
     was, now = (mean_divergence(outputs, outputs_on(outputs, found, batches), wanted) for found in (before, after))
     if now <= was:
         return False
     warnings.warn(
-        f"training moved the network away, from {was:.3g} to {now:.3g} on images that it saw: it is left as it was. "
-        "Set a lower learning_rate and, where codebooks are trained, lower rates of these, or train longer",
+        f"training moved the network away, from {was:.3g} to {now:.3g} on {sum(map(len, batches))} of its images: it "
+        "is left as it was. Set a lower learning_rate and, where codebooks are trained, lower rates of these, or train "
+        "longer",
         stacklevel=3,
     )
     return True

@@ -29,7 +29,7 @@ from requant.reconstruction import batches_of, reconstruct
 from requant.report import print_result
 from requant.results import ending, findings, measure, summary, write_result
 from requant.retraining import History, Movement, retrain, retrain_codebooks, retrain_with_labels
-from requant.retraining.harm import COMPARED, moved_away
+from requant.retraining.harm import compared, moved_away
 from requant.runs import settings_hash
 from requant.scoring import Accuracy, score
 from requant.settings import all_settings, settings_of_file
@@ -301,7 +301,7 @@ def _retrain(
 def _moved_away(job: Run, name: str, before: nn.Module, after: nn.Module, images: Any) -> bool:
     """Whether training made a reconstructed network worse; the result says so."""
     device, kind = assembly.device(job.settings), assembly.outputs(job.settings)
-    batches = [batch.to(device) for batch in batches_of(images, COMPARED, job.settings.data.batch_size)]
+    batches = [batch.to(device) for batch in compared(images, job.settings.data.batch_size)]
     undone = moved_away(kind, job.teacher, before, after.to(device), batches)
     job.histories[name] = replace(job.histories[name], undone=undone)
     return undone

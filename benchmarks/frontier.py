@@ -76,12 +76,12 @@ NETWORKS = {
     ),
     "vgg16_cifar10": Network(
         Architecture("vgg16_cifar", classes=10, image_size=32, width=0.25),
-        str(EXPERIMENTS / "teachers" / "vgg16_cifar10.safetensors"), "cifar10", (0.005, 0.5), 1024, 128,
+        str(EXPERIMENTS / "teachers" / "vgg16_cifar10.safetensors"), "cifar10", (0.005, 0.5), 4096, 128,
         (0.42, 0.25, 0.17, 0.12, 0.08), (0.12, 0.1, 0.08),
     ),
     "resnet50_cifar10": Network(
         Architecture("resnet50_cifar_s2", classes=10, image_size=32, width=0.25),
-        str(EXPERIMENTS / "teachers" / "resnet50_cifar10.safetensors"), "cifar10", (0.005, 0.5), 1024, 128,
+        str(EXPERIMENTS / "teachers" / "resnet50_cifar10.safetensors"), "cifar10", (0.005, 0.5), 4096, 128,
         (0.6, 0.4, 0.3, 0.2), (0.2, 0.15),
     ),
 }  # fmt: skip

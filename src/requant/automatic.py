@@ -38,7 +38,7 @@ def compress_to(
     size: int | None = None,
     drop: float | None = None,
     held_out: Images | Tensor | None = None,
-    reconstruct_on: int = 1024,
+    reconstruct_on: int = 4096,
     batch_size: int = 32,
     damping: float | None = None,
     trellis: bool = True,

@@ -266,18 +266,31 @@ print(json.dumps([sorted(times)[len(times) // 2], sorted(plain)[len(plain) // 2]
 
 
 def load(folder: Path) -> None:
-    """Seconds to a network that is ready, seconds to its tensors alone, and peak memory against its float32 size."""
-    table = Table("network", "file", "bytes", "network, s", "tensors alone, s", "peak memory / float32 size")
+    """Seconds to a network that is ready, seconds to its tensors alone, and peak memory against its float32 size.
+
+    Medians of processes that load one kind of file each, all kinds in turn.
+    """
+    columns = ("network", "file", "bytes", "network, s", "of torch.save's", "tensors alone, s", "peak memory / float32")
+    table = Table(*columns)
     small = Architecture("vgg_small", classes=10, channels=1, image_size=28)
-    for architecture, k, rounds in ((small, 16, 21), (Architecture("vgg16"), 32, 1)):
-        for file in _files(architecture, k, folder):
-            command = [sys.executable, "-c", LOADING, str(file), str(rounds), json.dumps(architecture.to_dict())]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            seconds, plain, peak = json.loads(done.stdout)
-            cells = (f"{file.stat().st_size:,}", f"{seconds:.4f}", f"{plain:.4f}", f"{peak:.2f}")
+    for architecture, k, rounds, turns in ((small, 16, 21, 7), (Architecture("vgg16"), 32, 1, 1)):
+        files = _files(architecture, k, folder)
+        runs = [[_loaded(file, rounds, architecture) for file in files] for _ in range(turns)]
+        by_file = zip(*runs, strict=True)
+        found = [[statistics.median(values) for values in zip(*of_file, strict=True)] for of_file in by_file]
+        for file, (seconds, plain, peak) in zip(files, found, strict=True):
+            ratio = seconds / found[-1][0]
+            cells = (f"{file.stat().st_size:,}", f"{seconds:.4f}", f"{ratio:.2f}", f"{plain:.4f}", f"{peak:.2f}")
             table.add_row(architecture.name, file.stem, *cells)
             file.unlink()
     Console().print(table)
+
+
+def _loaded(file: Path, rounds: int, architecture: Architecture) -> list[float]:
+    command = [sys.executable, "-c", LOADING, str(file), str(rounds), json.dumps(architecture.to_dict())]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: list[float] = json.loads(done.stdout)
+    return found
 
 
 def _files(architecture: Architecture, k: int, folder: Path) -> list[Path]:

@@ -219,8 +219,8 @@ def _moments(
     return joint_moments(layer, layer.as_rows(weight), bias, student.inputs(node), teacher.values[node], free_mean)
 
 
-def batches_of(images: Any, count: int, size: int) -> list[Tensor]:
+def batches_of(images: Any, count: int, size: int, begin: int = 0) -> list[Tensor]:
     """`count` images, or what there is, in batches of `size`; `images` as `requant.data.unlabeled` gives them."""
-    places = np.arange(min(count, len(images)))
+    places = np.arange(begin, min(begin + count, len(images)))
     parts = np.split(places, range(size, len(places), size))
     return [images.__getitems__(part.tolist()) for part in parts if len(part)]

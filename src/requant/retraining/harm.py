@@ -4,10 +4,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from requant.outputs import Outputs
+from requant.reconstruction.layerwise import batches_of
 from requant.reconstruction.sensitivity import mean_divergence, outputs_on
 
 COMPARED = 512
@@ -19,8 +19,7 @@ def compared(images: Any, size: int) -> list[Tensor]:
 
     On images that it has seen it looks nearer than training ever comes, and training would be undone for nothing.
     """
-    places = np.arange(max(0, len(images) - COMPARED), len(images))
-    return [images.__getitems__(part.tolist()) for part in np.split(places, range(size, len(places), size))]
+    return batches_of(images, COMPARED, size, begin=max(0, len(images) - COMPARED))
 
 
 def moved_away(

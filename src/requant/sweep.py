@@ -153,7 +153,7 @@ def _show_states(jobs: Sequence[tuple[str, Job]]) -> None:
 
 
 def _show_results(jobs: Sequence[Job]) -> None:
-    paths = sorted({job.folder / RESULT for job in jobs if (job.folder / RESULT).exists()})
+    paths = list(dict.fromkeys(job.folder / RESULT for job in jobs if (job.folder / RESULT).exists()))
     if not paths:
         return
     console.print(f"All {len(paths)} runs of this sweep:")

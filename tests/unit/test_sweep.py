@@ -66,6 +66,15 @@ def test_runs_that_are_not_done_are_started_each_as_it_would_be_alone(
     assert "All 1 runs of this sweep" in said
 
 
+def test_results_are_shown_in_the_order_of_the_jobs(jobs: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+    for number, job in enumerate(jobs):
+        write_result(job.folder, made_run(number))
+    backwards = jobs[::-1]
+    assert sweep([*backwards, jobs[0]], HYDRA, Recorded()) is None
+    said = capsys.readouterr().out.split()
+    assert [word for word in said if word.endswith("result.json")] == [str(j.folder / "result.json") for j in backwards]
+
+
 def test_force_starts_all_over_and_a_dry_run_nothing(jobs: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
     run = Recorded()
     sweep([replace(job, settings=replace(job.settings, force=True)) for job in jobs], [], run)

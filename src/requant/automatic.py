@@ -21,6 +21,7 @@ from requant.outputs import meaning
 from requant.recipe import Recipe
 from requant.reconstruction import batches_of
 from requant.reconstruction import reconstruct as layer_by_layer
+from requant.reconstruction.dreams import dreamed, following
 from requant.retraining import Movement, retrain_codebooks
 from requant.retraining.harm import compared, moved_away
 from requant.retraining.unlabeled import Images, checked
@@ -39,6 +40,7 @@ def compress_to(
     drop: float | None = None,
     held_out: Images | Tensor | None = None,
     reconstruct_on: int = 4096,
+    dreams: int = 0,
     batch_size: int = 32,
     damping: float | None = None,
     trellis: bool = True,
@@ -63,6 +65,8 @@ def compress_to(
             outputs are no classes, what `requant.outputs.Outputs.lost` says.
         held_out: with `drop`: other images than `images`, a few hundred.
         reconstruct_on: how many of the images reconstruction looks at; 0: weights are rounded to the nearest.
+        dreams: how many images more, each changed to what the network takes for a class that is drawn: for a network of
+            many classes of which the images show few (`requant.reconstruction.dreams`).
         batch_size: of reconstruction, and of the images held out.
         damping: of reconstruction; None: the best of three, by images held out from it.
         trellis: weights between two grids where layers have bits enough (`requant.codebook_trellis`); not where it is
@@ -101,7 +105,8 @@ def compress_to(
         rotate,
     )
     batches = batches_of(images, reconstruct_on, batch_size)
-    settings: dict[str, Any] = {"batches": batches, "damping": damping, "grain": GRAIN}
+    more = dreamed(model, following(images, dreams, batch_size, after=reconstruct_on), grids.outputs, seed)
+    settings: dict[str, Any] = {"batches": batches, "damping": damping, "grain": GRAIN, "dreams": more}
     if recipe is None:
         settings |= {"trellis": trellis}
     if size is not None:

@@ -86,6 +86,9 @@ class RetrainConfig(Recipe):
     damping: float | None = None
     """reconstruct: how little the images are trusted where they say little, in parts of the inputs' mean second moment;
     null: 0.01, 0.1 or 1, by KL on a quarter of the images held out, which takes up to three times as long again."""
+    dreams: int = 0
+    """reconstruct: how many images it looks at beside those, each changed to what the network takes for a class that is
+    drawn; for networks of many classes of which the unlabeled images show few."""
     start: str = "cluster"
     """proposed and codebook: train from the clusters as they are (cluster), or from what retrain=reconstruct makes of
     them, on `images` images (reconstruct)."""
@@ -130,6 +133,8 @@ class RetrainConfig(Recipe):
         choice(f"{of}augment", self.augment, ("none", "shift", "flip_shift"))
         for name in ("temperature", "images", "centroid_rate", "damping"):
             positive(**{f"{of}{name}": getattr(self, name)})
+        if self.dreams < 0:
+            raise ConfigError(f"{of}dreams={self.dreams}: must be 0 or above")
         if not 0 <= self.latent_rate < math.inf:
             raise ConfigError(f"{of}latent_rate={self.latent_rate}: must be 0 or above, and finite")
         if self.method == "codebook" and self.optimizer not in ("adam", "adamw"):
@@ -412,6 +417,8 @@ class Config:
                 f"model.outputs={self.model.outputs}: data={self.data.name} has labels of classes, which say nothing "
                 "about such outputs; set data=none, which measures on unlabeled images how near they stay"
             )
+        if self.model.outputs == "values" and self.retrain.dreams:
+            raise ConfigError(f"retrain.dreams={self.retrain.dreams} are of classes: set 0 for model.outputs=values")
         usual = {"loss": "kl", "temperature": 1.0}
         for key, value in usual.items():
             if (found := getattr(self.retrain, key)) != value and (key == "loss" or self.model.outputs == "values"):

@@ -48,6 +48,7 @@ class Outputs:
             its expected squared gradient is the second derivative of the divergence.
         decided: the classes (N, ...), or which things are there (N, C, ...); None: nothing is.
         losing: what `lost` says, in a few words behind a number.
+        log_probabilities: of each class, or of each thing being there, from outputs (N, C, ...); None: there are none.
 
     """
 
@@ -56,6 +57,7 @@ class Outputs:
     surprise: Callable[[Tensor, torch.Generator], Tensor]
     decided: Callable[[Tensor], Tensor] | None
     losing: str
+    log_probabilities: Callable[[Tensor], Tensor] | None
 
     def of(self, model: nn.Module, images: Tensor) -> Tensor:
         """The network's outputs (N, C, ...).
@@ -177,10 +179,17 @@ def _value_surprise(outputs: Tensor, random: torch.Generator) -> Tensor:
 
 
 SOFTMAX = Outputs(
-    "softmax", _softmax_divergences, _softmax_surprise, lambda found: found.argmax(1), "get another class"
+    "softmax",
+    _softmax_divergences,
+    _softmax_surprise,
+    lambda found: found.argmax(1),
+    "get another class",
+    lambda found: found.log_softmax(1),
 )
-SIGMOID = Outputs("sigmoid", _sigmoid_divergences, _sigmoid_surprise, lambda found: found > 0, "are decided otherwise")
-VALUES = Outputs("values", _squared_errors, _value_surprise, None, "of the outputs' variance is lost")
+SIGMOID = Outputs(
+    "sigmoid", _sigmoid_divergences, _sigmoid_surprise, lambda found: found > 0, "are decided otherwise", F.logsigmoid
+)
+VALUES = Outputs("values", _squared_errors, _value_surprise, None, "of the outputs' variance is lost", None)
 KINDS = {kind.name: kind for kind in (SOFTMAX, SIGMOID, VALUES)}
 
 

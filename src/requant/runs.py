@@ -27,8 +27,12 @@ _UNUSED = {
 """By task, settings that cannot change its result."""
 
 
-_LATER = {"mean": None, "std": None, "outputs": "softmax"}
-"""Settings of the model that earlier versions did not have: where they are as those had it, hashes are as they were."""
+_LATER = {
+    "model": {"mean": None, "std": None, "outputs": "softmax"},
+    "retrain": {"dreams": 0},
+    "baseline": {"dreams": 0},
+}
+"""Settings that earlier versions did not have: where they are as those had it, hashes are as they were."""
 
 
 def settings_hash(settings: Config) -> str:
@@ -121,7 +125,8 @@ def _identity(settings: Config) -> dict[str, Any]:
         weights = _bytes(weights)
     model = replace(settings.model, weights=weights, name=name_by_content(settings.model.name))
     found = result_settings(replace(settings, data=data, unlabeled=unlabeled, model=model))
-    found["model"] = {key: value for key, value in found["model"].items() if _LATER.get(key, ...) != value}
+    for group, later in _LATER.items():
+        found[group] = {key: value for key, value in found[group].items() if later.get(key, ...) != value}
     if settings.plan.method != "auto":
         del found["plan"]["rotate"]  # it says nothing to rules, and earlier versions did not have it
     return found

@@ -36,6 +36,7 @@ def fit_size(
     damping: float | None = None,
     trellis: bool = False,
     grain: float = 0.0,
+    dreams: Sequence[Tensor] = (),
 ) -> Compressed:
     """The network rounded to grids so that its file is no larger than the target, and by 0.2 % smaller at most.
 
@@ -51,6 +52,7 @@ def fit_size(
         damping: of the reconstruction; None: the best of three (`best_damping`), chosen once.
         trellis: reconstruct on trellises, where layers have bits enough (`Grids.for_trellis`).
         grain: of what is not clustered, in reconstruction (`GRAIN`; 0 where training moves that freely).
+        dreams: batches for the reconstruction beside those (`requant.reconstruction.dreams`).
 
     Raises:
         UserError: for a size that cannot be had.
@@ -58,7 +60,7 @@ def fit_size(
     """
     slack = (RECONSTRUCTED if batches else TOLERANCE) * target
     goal = round(target - slack / 2)
-    step, reconstructed = step_of(grids, goal), _Reconstruction(grids, batches, damping, trellis, grain)
+    step, reconstructed = step_of(grids, goal), _Reconstruction(grids, batches, damping, trellis, grain, dreams)
     sizes: dict[float, int] = {}
     nearest: tuple[int, Compressed] | None = None
     while len(sizes) < (RECONSTRUCTIONS if batches else ROUNDS) and step not in sizes:
@@ -104,9 +106,15 @@ class _Reconstruction:
     """Makes students of one network, with a given damping or the one that suited the first."""
 
     def __init__(
-        self, grids: Grids, batches: Sequence[Tensor], damping: float | None, trellis: bool, grain: float
+        self,
+        grids: Grids,
+        batches: Sequence[Tensor],
+        damping: float | None,
+        trellis: bool,
+        grain: float,
+        dreams: Sequence[Tensor],
     ) -> None:
-        self.grids, self.batches = grids, batches
+        self.grids, self.batches, self.dreams = grids, batches, dreams
         self.damping, self.trellis, self.grain = damping, trellis, grain
 
     def __call__(self, plain: Compressed) -> Compressed:
@@ -116,7 +124,13 @@ class _Reconstruction:
             self.damping = best_damping(self.grids.base, plain.codebooks, self.batches, self.grids.outputs)
         trellis = self.grids.for_trellis(plain.codebooks) if self.trellis else ()
         model, codebooks = reconstruct(
-            self.grids.base, plain.codebooks, self.batches, self.damping, trellis, grain=self.grain
+            self.grids.base,
+            plain.codebooks,
+            self.batches,
+            self.damping,
+            trellis,
+            grain=self.grain,
+            dreams=self.dreams,
         )
         return replace(plain, model=model, codebooks=codebooks, assignments=self.grids.assignments(codebooks))
 
@@ -131,6 +145,7 @@ def fit_drop(
     trellis: bool = False,
     grain: float = 0.0,
     finest: bool = False,
+    dreams: Sequence[Tensor] = (),
 ) -> Compressed:
     """The smallest network found whose outputs are not the original's by `most` at most, on the held-out images.
 
@@ -149,6 +164,7 @@ def fit_drop(
         trellis: as for `fit_size`.
         grain: as for `fit_size`.
         finest: where even the finest grids differ by more, take those: what is done next may mend it.
+        dreams: as for `fit_size`.
 
     Raises:
         UserError: for no held-out images, and where the finest grids differ by more, but for `finest`.
@@ -159,7 +175,7 @@ def fit_drop(
     kind, wanted = grids.outputs, _goals(grids.outputs, grids.base, held_out)
     values = sum(grids.base.get_parameter(layer.weight).numel() for layer in grids.layers)
     low, bits, high = LEAST_BITS, FIRST_BITS, MOST_BITS
-    reconstructed = _Reconstruction(grids, batches, damping, trellis, grain)
+    reconstructed = _Reconstruction(grids, batches, damping, trellis, grain, dreams)
     found: Compressed | None = None
     dropped = 1.0
     while found is None or high - low > CLOSE_BITS:

@@ -118,6 +118,8 @@ def test_every_group_has_a_header() -> None:
         ("plan=auto trainer.devices=2", "one process"),
         ("retrain=reconstruct retrain.images=0", "above 0"),
         ("retrain=reconstruct retrain.damping=0", "above 0"),
+        ("retrain=reconstruct retrain.dreams=-1", "0 or above"),
+        ("retrain=reconstruct retrain.dreams=9 data=none model.outputs=values", "of classes"),
         ("baseline.method=reconstruct", "conventional or none"),
         ("baseline.method=codebook baseline.optimizer=adam", "set retrain=codebook"),
         ("retrain=codebook retrain.optimizer=sgd", "adam or adamw"),

@@ -61,6 +61,12 @@ def test_statistics_that_are_not_given_leave_hashes_as_they_were() -> None:
     assert teacher_hash(settings("model.mean=[0.5]", "model.std=[0.5]")) != teacher_hash(settings())
 
 
+def test_no_dreams_leave_hashes_as_they_were() -> None:
+    plain = ("retrain=reconstruct",)
+    assert settings_hash(settings(*plain, "retrain.dreams=0")) == settings_hash(settings(*plain))
+    assert settings_hash(settings(*plain, "retrain.dreams=9")) != settings_hash(settings(*plain))
+
+
 def test_without_labels_the_unlabeled_images_are_measured_on() -> None:
     study = ("task=sensitivity", "model.weights=none")
     assert settings_hash(settings(*study, "unlabeled.limit=9")) == settings_hash(settings(*study))

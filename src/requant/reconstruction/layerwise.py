@@ -50,6 +50,7 @@ def reconstruct(
     trellis: Collection[str] = (),
     outputs: Outputs = SOFTMAX,
     grain: float = 0.0,
+    dreams: Sequence[Tensor] = (),
 ) -> tuple[nn.Module, dict[str, AnyCodebook]]:
     """A student on the same centroids, whose weights are chosen among them so that it computes what the original does.
 
@@ -74,6 +75,7 @@ def reconstruct(
         outputs: what the network's outputs are, by which the damping is chosen.
         grain: biases, and batch norms' scales and shifts, are put on grids (`coarse`) whose steps are this share of the
             noise in their outputs; 0: they are not.
+        dreams: batches to look at beside those (`requant.reconstruction.dreams`); the damping is chosen without them.
 
     Returns:
         The student and its codebooks.
@@ -93,7 +95,7 @@ def reconstruct(
     place(student, codebooks)
     known = layers(original, graph)
     _say_what_stays(plain, {layer.weight for layer in known.values()})
-    images = channels_last(batches)
+    images = channels_last([*batches, *dreams])
     with evaluating(original), evaluating(student), bar() as progress, torch.no_grad():
         task = progress.add_task("reconstruct", total=len(known))
         room = batches_that_fit(original, graph, images[0], MOST_BYTES)

@@ -26,6 +26,7 @@ from requant.models import checksum, example_input
 from requant.plan import Assignment, resolve
 from requant.progress import console
 from requant.reconstruction import batches_of, reconstruct
+from requant.reconstruction.dreams import dreamed, following
 from requant.report import print_result
 from requant.results import ending, findings, measure, summary, write_result
 from requant.retraining import History, Movement, retrain, retrain_codebooks, retrain_with_labels
@@ -148,7 +149,11 @@ def _grids(settings: Config, teacher: nn.Module) -> Grids:
 
 
 def _at_target(
-    settings: Config, found: Grids, batches: Sequence[Tensor] = (), recipe: RetrainConfig | None = None
+    settings: Config,
+    found: Grids,
+    batches: Sequence[Tensor] = (),
+    recipe: RetrainConfig | None = None,
+    dreams: Sequence[Tensor] = (),
 ) -> Compressed:
     """plan=auto: the network on grids that meets the target; reconstructed where there are images."""
     most, damping = settings.target.max_drop, recipe.damping if recipe else None
@@ -169,6 +174,7 @@ def _at_target(
             trellis,
             grain,
             finest=follows,
+            dreams=dreams,
         )
 
     def size(compressed: Compressed) -> int:
@@ -180,7 +186,7 @@ def _at_target(
     target = assembly.target_bytes(settings, found.original_bytes)
     if settings.retrain.method == "codebook":
         target = round(TRAINED * target)
-    return fit_size(found, size, target, batches, damping, trellis, grain)
+    return fit_size(found, size, target, batches, damping, trellis, grain, dreams)
 
 
 def _held_out(settings: Config) -> list[Tensor]:
@@ -319,14 +325,16 @@ def _reconstruct(
     device = assembly.device(job.settings)
     batches = [batch.to(device) for batch in batches_of(images, recipe.images, recipe.batch_size)]
     codebooks: Mapping[str, AnyCodebook]
+    kind, others = assembly.outputs(job.settings), following(images, recipe.dreams, recipe.batch_size, recipe.images)
+    dreams = dreamed(job.teacher, [batch.to(device) for batch in others], kind, job.settings.seed)
     if job.grids is None:
-        kind = assembly.outputs(job.settings)
-        student, codebooks = reconstruct(job.teacher, job.compressed.codebooks, batches, recipe.damping, outputs=kind)
+        damping, old = recipe.damping, job.compressed.codebooks
+        student, codebooks = reconstruct(job.teacher, old, batches, damping, outputs=kind, dreams=dreams)
     else:
         job.grids.base.to(device)  # plans are made on the CPU
-        found = _at_target(job.settings, job.grids, batches, recipe)
+        found = _at_target(job.settings, job.grids, batches, recipe, dreams)
         student, codebooks = found.model, found.codebooks
-    seen = sum(len(batch) for batch in batches)
+    seen = sum(map(len, [*batches, *dreams]))
     job.histories[name] = History([], time.perf_counter() - started, seen)
     return student, codebooks
 

@@ -69,7 +69,9 @@ def following(images: Any, count: int, size: int, after: int) -> list[Tensor]:
 
     Args:
         images: as `requant.data.unlabeled` gives them: an index beyond their number is of another epoch.
-        count, size, after: in images.
+        count: of images.
+        size: of a batch.
+        after: how many come before.
 
     """
     parts = [range(at, min(at + size, after + count)) for at in range(after, after + count, size)]

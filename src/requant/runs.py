@@ -27,7 +27,7 @@ _UNUSED = {
 """By task, settings that cannot change its result."""
 
 
-_LATER = {
+_LATER: dict[str, dict[str, Any]] = {
     "model": {"mean": None, "std": None, "outputs": "softmax"},
     "retrain": {"dreams": 0},
     "baseline": {"dreams": 0},

@@ -297,7 +297,7 @@ def test_what_is_reconstructed_is_on_one_device(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(compressing, "_held_out", lambda _: [images(4)])
     monkeypatch.setattr(compressing, "fit_drop", fit)
     configured = settings("plan=auto", "target.max_drop=0.01", "retrain=reconstruct")
-    job = SimpleNamespace(settings=configured, grids=example_grids(), histories={})
+    job = SimpleNamespace(settings=configured, teacher=None, grids=example_grids(), histories={})
     compressing._reconstruct(job, "retrained", configured.retrain, TensorImages(images(8)))  # type: ignore[arg-type]
     assert set(given) == {torch.device("meta")}
 

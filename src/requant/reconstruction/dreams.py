@@ -21,7 +21,7 @@ from requant.outputs import SOFTMAX, Outputs
 from requant.progress import bar
 
 STEPS = 10
-RATE = 0.04  # of the pixels' deviation, a step's root mean square
+RATE = 0.085  # of the pixels' deviation, a step's root mean square
 SHIFT = 1 / 14  # of a side, the furthest that an image is moved by before a step
 WIDTHS = (1, 3, 9)  # of the means that are taken of a gradient, in pixels of an image of `SIDE`
 SIDE = 224

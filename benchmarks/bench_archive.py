@@ -27,11 +27,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from benchmarks.arguments import command_line
+from benchmarks.arguments import command_line, print_table
 from benchmarks.frontier import NETWORKS
 from requant import archive
 from requant.auto import on_grid
@@ -230,7 +229,7 @@ def show(rows: list[dict[str, str]]) -> None:
     table = Table(*(column.replace("_", " ") for column in COLUMNS))
     for row in rows:
         table.add_row(*(f"{int(row[c]):,}" if c == "bytes" else row[c] for c in COLUMNS))
-    Console().print(table)
+    print_table(table)
 
 
 LOADING = """
@@ -283,7 +282,7 @@ def load(folder: Path) -> None:
             cells = (f"{file.stat().st_size:,}", f"{seconds:.4f}", f"{ratio:.2f}", f"{plain:.4f}", f"{peak:.2f}")
             table.add_row(architecture.name, file.stem, *cells)
             file.unlink()
-    Console().print(table)
+    print_table(table)
 
 
 def _loaded(file: Path, rounds: int, architecture: Architecture) -> list[float]:

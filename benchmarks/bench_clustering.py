@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arguments import command_line
+from benchmarks.arguments import command_line, print_table
 from benchmarks.clusterers import CLUSTERERS, MODULES, why_not
 from benchmarks.clustering_data import DATA
 
@@ -126,7 +126,7 @@ def show(title: str, cells: list[list[str]]) -> None:
     table = Table(*COLUMNS, title=title, title_justify="left")
     for row in cells:
         table.add_row(*row)
-    Console(width=110).print(table)
+    print_table(table)
 
 
 def markdown(title: str, cells: list[list[str]]) -> str:

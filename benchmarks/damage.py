@@ -32,7 +32,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import nn
 
-from benchmarks.arguments import command_line
+from benchmarks.arguments import command_line, print_table
 from requant.archive import STORAGES, Archive, envelope, read, save, shortened
 from requant.codebook import Codebook
 from requant.codebook_trellis import TrellisCodebook
@@ -216,7 +216,7 @@ def show(folder: Path) -> int:
             cells = (counts.total(), counts[REFUSED], counts[SAME], counts[OTHER], wrong, slowest)
             table.add_row(archive, phase, *(f"{cell:,}" for cell in cells))
             bad += wrong
-    Console().print(table)
+    print_table(table)
     return bad
 
 

@@ -11,10 +11,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arguments import command_line
+from benchmarks.arguments import command_line, print_table
 from requant import archive
 from requant.compression import compress
 from requant.exporting import export_onnx
@@ -59,7 +58,7 @@ def main() -> None:
         for form, path in files.items():
             medians = [statistics.median(r[form][i] for r in rounds) for i in range(3)]
             table.add_row(form, f"{path.stat().st_size:,}", *(f"{value:.1f}" for value in medians))
-    Console().print(table)
+    print_table(table)
 
 
 def _export(folder: Path, model: torch.nn.Module, centroids: int | None) -> Path:

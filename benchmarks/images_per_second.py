@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arguments import command_line
+from benchmarks.arguments import command_line, print_table
 from requant.compression import compress
 from requant.machine import cpu
 from requant.models import Architecture, build, example_input
@@ -36,7 +35,7 @@ def main() -> None:
         table.add_row(name, f"{inference:.2f}", f"{training:.2f}", f"{inference / training:.2f}")
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu()
     table.caption = f"{where}; batches of {BATCH}, {STEPS} steps"
-    Console().print(table)
+    print_table(table)
 
 
 def measure(name: str, layers: str, k: int) -> tuple[float, float]:

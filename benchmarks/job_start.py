@@ -18,10 +18,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arguments import command_line
+from benchmarks.arguments import command_line, print_table
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("data.train_limit=600", "data.limit=200", "unlabeled.limit=200", "teacher.epochs=2", "retrain@baseline=none")
@@ -43,7 +42,7 @@ def main(what: str) -> None:
             found = [_starts(environment, Path(folder), fresh) for fresh in (True, False)]
             for part in found[0]:
                 table.add_row(part, *(f"{starts[part]:.2f}" for starts in found))
-            Console().print(table)
+            print_table(table)
         if what != "starts":
             table = Table("16 runs", "seconds", "runs an hour", "computing, s")
             for at_once in (1, 2):
@@ -51,7 +50,7 @@ def main(what: str) -> None:
                 table.add_row(
                     f"{at_once} at a time", f"{seconds:.0f}", f"{3600 * 16 / seconds:.0f}", f"{computing:.0f}"
                 )
-            Console().print(table)
+            print_table(table)
 
 
 def _starts(environment: dict[str, str], folder: Path, fresh: bool) -> dict[str, float]:

@@ -19,7 +19,7 @@ from rich.table import Table
 from safetensors.numpy import load_file
 from torch import nn
 
-from benchmarks.arguments import command_line
+from benchmarks.arguments import command_line, print_table
 from requant import archive
 from requant.clustering import cluster
 from requant.codebook import Codebook
@@ -62,7 +62,7 @@ def main() -> None:
             plain, _ = gzip_bits(values, Path(name), None)
             cells = ("{:.2f} ({:.2f})".format(*gzip_bits(values, Path(name), method)) for method in METHODS)
             table.add_row(source, f"{values.size:,}", f"{plain:.2f}", *cells)
-    Console().print(table)
+    print_table(table)
     left, rest, clustered = (1 - REDUCTION) * 4 * ALL, ALL - LAYER_14 - LAYER_15, LAYER_14 + LAYER_15
     for bits in (32.0, 29.6):
         of_layers = 8 * (left - rest * bits / 8) / clustered

@@ -13,10 +13,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from playwright.sync_api import Browser, sync_playwright
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arguments import command_line
+from benchmarks.arguments import command_line, print_table
 from requant.webpage import write_page
 
 TIMES = 7
@@ -47,7 +46,7 @@ def main() -> None:
         for runs, taken in seconds.items():
             size = pages[runs].stat().st_size
             table.add_row(str(runs), f"{size / 1000:,.0f}", *(f"{f(taken):.2f}" for f in (median, min, max)))
-        Console().print(table)
+        print_table(table)
 
 
 def _opened(browser: Browser, page: Path) -> float:

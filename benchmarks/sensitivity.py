@@ -13,11 +13,10 @@ from collections.abc import Iterable
 from itertools import islice, product
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.arguments import command_line
+from benchmarks.arguments import command_line, print_table
 from benchmarks.frontier import NETWORKS
 from requant import data
 from requant.data import loader
@@ -44,7 +43,7 @@ def main(images: int) -> None:
         ratios = (f"{run / study:.2f}", f"{whole / study:.2f}")
         seconds = (f"{found:.3f}" for found in (run, whole, study))
         table.add_row(name, str(screen).lower(), str(points), *seconds, *ratios)
-    Console().print(table)
+    print_table(table)
 
 
 def measure(name: str, images: int, screen: bool) -> tuple[int, float, float, float]:

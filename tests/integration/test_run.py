@@ -266,9 +266,10 @@ def test_help_explains_groups_and_settings(cache: Path, tmp_path: Path) -> None:
 
 def test_an_automatic_plan_meets_its_size_without_labels(cache: Path, tmp_path: Path) -> None:
     command = ["plan=auto", "target.size_mb=0.03", "retrain=reconstruct", "retrain@baseline=none", *QUICK]
-    printed = run(cache, tmp_path, *command, "unlabeled.limit=500", "retrain.images=64").stdout
+    printed = run(cache, tmp_path, *command, "unlabeled.limit=500", "retrain.images=64", "retrain.dreams=32").stdout
     (result,) = results(tmp_path)
     (path,) = tmp_path.rglob("retrained.h5")
+    assert result["retrain"]["images_seen"] == 96
     assert abs(path.stat().st_size - 30_000) <= 300
     assert abs(result["size"]["quantized_bytes"] - 30_000) <= 300
     assert "auto, 0.03 MB" in printed

@@ -76,6 +76,15 @@ def test_it_is_repeatable_and_leaves_the_network_as_it_is(outputs) -> None:  # t
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_network_may_write_over_its_input() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
+    start = grey(4) - 0.5
+    found, wanted = (dreamed(nn.Sequential(nn.ReLU(inplace=inplace), *layers), [start])[0] for inplace in (True, False))
+    assert torch.equal(found, wanted)
+    assert torch.equal(start, grey(4) - 0.5)
+
+
 def test_flat_images_stay() -> None:
     flat = torch.full((2, 1, 16, 16), 0.5)
     assert torch.equal(dreamed(Scores(), [flat])[0], flat)

@@ -90,7 +90,8 @@ def _direction(model: nn.Module, images: Tensor, wanted: Tensor, outputs: Output
     reaches = [int(SHIFT * side) for side in images.shape[2:]]
     by = [int(torch.randint(-reach, reach + 1, (1,), generator=random)) for reach in reaches]
     moved = images.roll(by, (2, 3)).requires_grad_()
-    likely = outputs.log_probabilities(outputs.of(model, moved)).gather(1, wanted[:, None])
+    found = outputs.of(model, moved.clone())  # it may write over its input
+    likely = outputs.log_probabilities(found).gather(1, wanted[:, None])
     (gradient,) = torch.autograd.grad(-likely.sum(), moved)
     smooth = _smoothed(gradient.roll([-pixels for pixels in by], (2, 3)))
     size = smooth.square().mean((1, 2, 3), keepdim=True).sqrt()

@@ -19,9 +19,9 @@ from requant.compression import Compressed
 from requant.errors import UserError
 from requant.outputs import meaning
 from requant.recipe import Recipe
-from requant.reconstruction import batches_of
+from requant.reconstruction import at_places, batches_of
 from requant.reconstruction import reconstruct as layer_by_layer
-from requant.reconstruction.dreams import dreamed, following
+from requant.reconstruction.dreams import dreamed
 from requant.retraining import Movement, retrain_codebooks
 from requant.retraining.harm import compared, moved_away
 from requant.retraining.unlabeled import Images, checked
@@ -105,7 +105,8 @@ def compress_to(
         rotate,
     )
     batches = batches_of(images, reconstruct_on, batch_size)
-    more = dreamed(model, following(images, dreams, batch_size, after=reconstruct_on), grids.outputs, seed)
+    next_ones = at_places(images, range(reconstruct_on, reconstruct_on + dreams), batch_size)
+    more = dreamed(model, next_ones, grids.outputs, seed)
     settings: dict[str, Any] = {"batches": batches, "damping": damping, "grain": GRAIN, "dreams": more}
     if recipe is None:
         settings |= {"trellis": trellis}

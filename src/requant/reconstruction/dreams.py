@@ -9,7 +9,6 @@ Transfer via DeepInversion", CVPR 2020); here they stand beside photographs, and
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,20 +61,6 @@ def dreamed(model: nn.Module, batches: Sequence[Tensor], outputs: Outputs = SOFT
                 images = images.clamp(min=low, max=high)
             found.append(images)
     return found
-
-
-def following(images: Any, count: int, size: int, after: int) -> list[Tensor]:
-    """`count` images in batches of `size`, those that come after the first `after`, which were looked at before.
-
-    Args:
-        images: as `requant.data.unlabeled` gives them: an index beyond their number is of another epoch.
-        count: of images.
-        size: of a batch.
-        after: how many come before.
-
-    """
-    parts = [range(at, min(at + size, after + count)) for at in range(after, after + count, size)]
-    return [images.__getitems__(list(part)) for part in parts]
 
 
 def _classes(count: int, classes: int, random: torch.Generator) -> Tensor:

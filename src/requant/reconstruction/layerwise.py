@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -223,6 +222,9 @@ def _moments(
 
 def batches_of(images: Any, count: int, size: int, begin: int = 0) -> list[Tensor]:
     """`count` images, or what there is, in batches of `size`; `images` as `requant.data.unlabeled` gives them."""
-    places = np.arange(begin, min(begin + count, len(images)))
-    parts = np.split(places, range(size, len(places), size))
-    return [images.__getitems__(part.tolist()) for part in parts if len(part)]
+    return at_places(images, range(begin, min(begin + count, len(images))), size)
+
+
+def at_places(images: Any, places: range, size: int) -> list[Tensor]:
+    """Those images in batches of `size`; a place beyond their number is of another epoch."""
+    return [images.__getitems__(list(places[begin : begin + size])) for begin in range(0, len(places), size)]

@@ -25,8 +25,8 @@ from requant.layout import RESULT
 from requant.models import checksum, example_input
 from requant.plan import Assignment, resolve
 from requant.progress import console
-from requant.reconstruction import batches_of, reconstruct
-from requant.reconstruction.dreams import dreamed, following
+from requant.reconstruction import at_places, batches_of, reconstruct
+from requant.reconstruction.dreams import dreamed
 from requant.report import print_result
 from requant.results import ending, findings, measure, summary, write_result
 from requant.retraining import History, Movement, retrain, retrain_codebooks, retrain_with_labels
@@ -325,7 +325,8 @@ def _reconstruct(
     device = assembly.device(job.settings)
     batches = [batch.to(device) for batch in batches_of(images, recipe.images, recipe.batch_size)]
     codebooks: Mapping[str, AnyCodebook]
-    kind, others = assembly.outputs(job.settings), following(images, recipe.dreams, recipe.batch_size, recipe.images)
+    kind = assembly.outputs(job.settings)
+    others = at_places(images, range(recipe.images, recipe.images + recipe.dreams), recipe.batch_size)
     dreams = dreamed(job.teacher, [batch.to(device) for batch in others], kind, job.settings.seed)
     if job.grids is None:
         damping, old = recipe.damping, job.compressed.codebooks

@@ -85,3 +85,11 @@ def test_archives_of_format_5_load_for_ever(coder: str) -> None:
     archive = loaded("", 5, f"entropy_{coder}")
     assert forms(archive) == dict.fromkeys(names, "TrellisCodebook")
     assert archive.format == 5
+
+
+@pytest.mark.parametrize("coder", ["sequential", "lanes"])
+def test_archives_of_format_6_load_for_ever(coder: str) -> None:
+    """The same, low bits first."""
+    archive = loaded("", 6, f"entropy_{coder}")
+    assert forms(archive) == dict.fromkeys(("conv.weight", "fc.weight", "fc.bias"), "TrellisCodebook")
+    assert archive.format == 6

@@ -68,7 +68,7 @@ def test_what_is_no_such_table_is_not_taken_for_one(step: float, half: int, plac
 def test_the_step_is_what_is_held(storage: str, tmp_path: Path) -> None:
     model, books = grids()
     report = save(tmp_path / "a.h5", model, books, storage=storage)
-    assert struct.unpack_from("<I", (tmp_path / "a.h5").read_bytes(), 8)[0] == (5 if storage == "entropy" else 4)
+    assert struct.unpack_from("<I", (tmp_path / "a.h5").read_bytes(), 8)[0] == (6 if storage == "entropy" else 4)
     assert report.parts["codebooks"] == 4 * 4 + 4 * 63
     back = load(tmp_path / "a.h5", nn.Sequential(*(nn.Linear(24, 16) for _ in range(5))))
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())

@@ -11,7 +11,7 @@
 3. the centroid tables that differ, float32 or the 16 bits that the manifest says, in the order in which tensors first
    name them;
 4. the coder's states and words (`ans`) for the clustered tensors of more than one centroid: of each the levels of the
-   axes that have any, then the indices;
+   axes that have any, then the indices; of those on a trellis, from format 6 on, in two parts (`trellised`);
 5. for each element type (as the file holds it), a zstd frame of its tensors' values one after another in the
    manifest's order: first the lowest byte of each, then the next, and so on. The first bytes of all these frames are
    carried in the coder's states, as many as those hold; the others follow here.
@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from requant.archive import ans, frames, payloads, sequential
+from requant.archive import ans, frames, payloads, sequential, trellised
 from requant.archive.content import Contents
 from requant.archive.fitting import best_model
 from requant.archive.levels import AXES, Levels, Model, axes_of, contexts, from_bytes, no_contexts
@@ -47,6 +47,7 @@ from requant.errors import ArchiveError
 
 MOST_SIDE = 1 << 28
 SAYS_LANES = 5  # the first format version whose side block does
+LOW_BITS_FIRST = 6  # the first in which a trellis is coded in two parts
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,11 @@ def write(file: h5py.File, manifest: Manifest, contents: Contents) -> dict[str, 
     for entry in entries:
         codebook = contents[entry.name]
         assert isinstance(codebook, Codebook)
-        model, levels = best_model(codebook)
         tables.add(entry, codebook.centroids)
+        coded_book = trellised.with_points(codebook) if entry.on_trellis else codebook
+        model, levels = best_model(coded_book)
         models.append(model)
-        parts.append(list(_parts(codebook, model, levels)))
+        parts.append(list(_parts(coded_book, model, levels, entry.on_trellis)))
     blocks = [frames.compress(shuffled([(e, contents[e.name]) for e in group])) for group in groups.values()]
     dense = b"".join(blocks)
     lanes = ans.lanes_for(_entropy_bytes(contents, entries), len(dense))
@@ -93,14 +95,17 @@ def write(file: h5py.File, manifest: Manifest, contents: Contents) -> dict[str, 
     return _measured(manifest, side, words, len(packed) + len(stream) - min(room, len(dense)))
 
 
-def _parts(codebook: Codebook, model: Model, levels: Levels) -> Iterator[ans.Part]:
-    """What is coded of a tensor: its levels, then its indices."""
+def _parts(codebook: Codebook, model: Model, levels: Levels, on_trellis: bool = False) -> Iterator[ans.Part]:
+    """What is coded of a tensor: its levels, then its indices; of one on a trellis the codebook of its points."""
     if codebook.k == 1:
         return
     for axis in range(AXES):
         if model.shares[axis].size:
             yield ans.Part(levels[axis], no_contexts, model.level_frequencies(axis))
-    yield ans.Part(codebook.indices.reshape(-1), contexts(levels), model.frequencies(codebook.centroids))
+    if on_trellis:
+        yield from trellised.parts(codebook, model, levels)
+    else:
+        yield ans.Part(codebook.indices.reshape(-1), contexts(levels), model.frequencies(codebook.centroids))
 
 
 def _entropy_bytes(contents: Contents, entries: Sequence[Entry]) -> float:
@@ -127,7 +132,8 @@ def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDAr
     found, words = dict[str, Codebook | NDArray[Any]](), []
     for entry, centroids, model in zip(entries, tables, side.models, strict=True):
         before = decoder.read
-        found[entry.name] = Codebook(centroids, _indices(decoder, model, centroids, entry))
+        indices = _indices(decoder, model, centroids, entry, in_two_parts=_in_two_parts(entry, manifest))
+        found[entry.name] = Codebook(centroids, indices)
         words.append(decoder.read - before)
     dense = decoder.finish()[: sum(side.blocks)] + content.take(max(0, sum(side.blocks) - room)).tobytes()
     content.finish()
@@ -138,8 +144,16 @@ def read(file: h5py.File, manifest: Manifest) -> tuple[dict[str, Codebook | NDAr
     return {entry.name: found[entry.name] for entry in manifest.tensors}, sizes
 
 
+def _in_two_parts(entry: Entry, manifest: Manifest) -> bool:
+    return entry.on_trellis and manifest.version >= LOW_BITS_FIRST
+
+
 def _indices(
-    decoder: ans.Decoder | sequential.Decoder, model: Model, centroids: NDArray[np.float32], entry: Entry
+    decoder: ans.Decoder | sequential.Decoder,
+    model: Model,
+    centroids: NDArray[np.float32],
+    entry: Entry,
+    in_two_parts: bool,
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if len(centroids) == 1:
         return np.zeros(entry.shape, np.uint8)
@@ -150,7 +164,10 @@ def _indices(
         else np.zeros(size, np.uint8)
         for axis, size in enumerate(sizes)
     )
-    found = decoder.decode(entry.values, contexts(levels), model.frequencies(centroids)).reshape(entry.shape)
+    if in_two_parts:
+        found = trellised.decoded(decoder, model, levels, centroids, entry.shape)
+    else:
+        found = decoder.decode(entry.values, contexts(levels), model.frequencies(centroids)).reshape(entry.shape)
     return found if index_dtype(len(centroids)) == np.uint16 else found.astype(np.uint8)
 
 
@@ -181,7 +198,8 @@ def _side(content: Reader, manifest: Manifest) -> Side:
     words, *numbers = numbers
     models, rest = [], data[4 * count :]
     for entry in entries:
-        model, rest = from_bytes(rest, entry.centroids or 1)
+        k = entry.centroids or 1
+        model, rest = from_bytes(rest, trellised.point_count(k) if _in_two_parts(entry, manifest) else k)
         models.append(model)
     if rest:
         raise ArchiveError("its payload's side block is too long")

@@ -2,7 +2,7 @@
 
     offset  bytes  content
     0       8      "REQUANT" and a zero byte
-    8       4      format version (1 to 5), unsigned, little-endian
+    8       4      format version (1 to 6), unsigned, little-endian
     12      8      length of the whole file in bytes, unsigned, little-endian
     20      32     SHA-256 of all bytes from offset 512
     52      460    zeros
@@ -20,7 +20,7 @@ from requant.errors import ArchiveError
 
 SIZE = 512
 MAGIC = b"REQUANT\0"
-NEWEST = 5
+NEWEST = 6
 """The newest format version; files that need nothing of it are written as an older one."""
 
 _FIELDS = struct.Struct("<8sIQ32s")

@@ -44,7 +44,8 @@ def coded_bits(codebook: Codebook) -> float:
 
 def _best(codebook: Codebook) -> tuple[float, Model, Levels]:
     counts_K, centroids = codebook.counts, codebook.centroids
-    plain = [_base(kind, centroids, counts_K) for kind in (UNIFORM, SMOOTH, TABLE)]
+    kinds = (UNIFORM, SMOOTH, TABLE) if codebook.indices.size else (UNIFORM,)
+    plain = [_base(kind, centroids, counts_K) for kind in kinds]
     bits, best = min((_bits(model, centroids, counts_K), number) for number, model in enumerate(plain))
     sizes = axes_of(codebook.shape)
     without: Levels = tuple(np.zeros(size, np.uint8) for size in sizes)

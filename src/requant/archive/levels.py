@@ -71,14 +71,18 @@ class Model:
             return exp2(combined(self.terms.astype(np.float64), smooth_terms(centroids))) * cell_widths(centroids)
         return shares(self.table) if self.base == TABLE else np.ones(centroids.size)
 
-    def frequencies(self, centroids: NDArray[np.float32]) -> Frequencies:
-        """(sums, k) frequencies of the indices."""
+    def weights(self, centroids: NDArray[np.float32]) -> Floats:
+        """(sums, k) weights of the indices, not normalised; each positive, but for a table's zeros."""
         base = self.base_weights(centroids)
         if self.sums == 1 and self.middle == 0:
-            return frequencies(base[None])
+            return base[None]
         away = np.arange(self.sums, dtype=np.float64)[:, None] - self.middle
-        tilts = exp2(away * (self.step * statistic(centroids)))
-        return frequencies(tilts * base)
+        found: Floats = exp2(away * (self.step * statistic(centroids))) * base
+        return found
+
+    def frequencies(self, centroids: NDArray[np.float32]) -> Frequencies:
+        """(sums, k) frequencies of the indices."""
+        return frequencies(self.weights(centroids))
 
     def level_frequencies(self, axis: int) -> Frequencies:
         """(1, levels) frequencies of an axis's levels."""

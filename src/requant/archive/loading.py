@@ -19,7 +19,7 @@ from requant.archive.datasets import open_dataset
 from requant.archive.forms import check_forms, merged, raised
 from requant.archive.manifest import MANIFEST, Entry, Manifest, decode
 from requant.archive.report import summarize
-from requant.archive.storages import BY_NAME, FIRST_VERSION, reading
+from requant.archive.storages import BY_NAME, reading, versions
 from requant.codebook_forms import AnyCodebook
 from requant.errors import ArchiveError, UserError
 from requant.finite import count_not_finite
@@ -86,9 +86,8 @@ def _manifest(content: h5py.File, version: int) -> Manifest:
     if manifest.storage not in BY_NAME:
         raise ArchiveError(f"its manifest names an unknown storage {manifest.storage!r}")
     check_forms(manifest)
-    needed = max((entry.version for entry in manifest.tensors), default=1)
-    written = max(needed, FIRST_VERSION[manifest.storage])
-    if version not in (needed, written) and max(version, needed) >= ALWAYS_NEEDED:
+    known = versions(manifest.storage, manifest.tensors)
+    if version not in known and max(version, known[0]) >= ALWAYS_NEEDED:
         raise ArchiveError(f"its format version, {version}, is not that of what it holds")
     return manifest
 

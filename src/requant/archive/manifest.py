@@ -88,9 +88,14 @@ class Entry:
         """The first format version that can hold it."""
         if self.stored == STEPS:
             return 4
-        if self.codes and self.codes["kind"] == TRELLIS:
+        if self.on_trellis:
             return 3
         return 2 if self.stored or self.codes or (self.centroids or 0) > MAX_CENTROIDS_1 else 1
+
+    @property
+    def on_trellis(self) -> bool:
+        """Whether what its indices stand for follows from those before them."""
+        return self.codes is not None and self.codes["kind"] == TRELLIS
 
     @property
     def held(self) -> np.dtype[Any]:

@@ -18,7 +18,7 @@ from requant.archive.halves import exact_half
 from requant.archive.manifest import DTYPES, MANIFEST, Entry, Manifest, encode
 from requant.archive.report import ArchiveReport, TensorBytes, summarize
 from requant.archive.steps import STEPS, step_of
-from requant.archive.storages import BY_NAME, FIRST_VERSION, STORAGES
+from requant.archive.storages import BY_NAME, STORAGES, versions
 from requant.codebook import Codebook
 from requant.codebook_forms import AnyCodebook
 from requant.errors import ArchiveError
@@ -69,7 +69,7 @@ def save(
         raise ArchiveError(f"there is no storage {storage!r}{did_you_mean(storage, STORAGES)}")
     contents, forms = _lowered(_contents(model, codebooks))
     entries = tuple(_entry(name, x, storage != "gzip", forms.get(name)) for name, x in contents.items())
-    version = max([FIRST_VERSION[storage], *(entry.version for entry in entries)])
+    version = versions(storage, entries)[-1]
     manifest = Manifest(storage, _without_place(architecture), _plain(provenance), entries, version)
     image, tensors = _image(manifest, contents)
     _write(Path(path), image)

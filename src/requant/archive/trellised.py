@@ -63,9 +63,9 @@ def decoded(
     share = int(decoder.decode(1, no_contexts, _UNIFORM)[0])
     packed = decoder.decode(-(-size // BITS), no_contexts, _low(share)).astype(np.uint8)
     low = np.unpackbits(packed, count=size, bitorder="little")
-    remainders = low << 1 | parities(low.reshape(row_count(shape), -1)).reshape(-1)
+    remainders = low << np.uint8(1) | parities(low.reshape(row_count(shape), -1)).reshape(-1)
     rest = decoder.decode(size, _following(levels, remainders), _rest(model.weights(points)))
-    return (rest << 1 | low).reshape(shape)
+    return (rest << np.uint16(1) | low).reshape(shape)
 
 
 def _following(levels: Levels, remainders: NDArray[np.uint8]) -> Contexts:

@@ -52,7 +52,7 @@ MOST_REACH = (MAX_CENTROIDS - 1) // 2
 CLOSE = 5e-4  # of the indices' bytes wanted
 LEAST_VALUES = 4096  # of a weight that is no layer's as it is used: for fewer a table takes more
 BATCH = 32  # images, where layers are measured
-LEAST_BITS = 2.0  # a weight, for a trellis
+LEAST_BITS = 1.5  # a weight, for a trellis
 LEAST_DIVERGENCE = 1e-30  # nats; of fine steps float32 may find none, or less than none
 START, RANGES = 1e-3, (2.0**16, 2.0**32)  # where outputs hardly move widths are great
 HALVINGS = 40
@@ -281,7 +281,11 @@ def in_units(
             if (scale := books.get(f"{layer.norm}.weight")) is not None:
                 assert isinstance(scale, Codebook)
                 books[f"{layer.norm}.weight"] = _multiplied(scale, step)
-            books[layer.weight] = type(book)(np.arange(-reach, reach + 1, dtype=np.float32), book.indices, book.dtype)
+            units = np.arange(-reach, reach + 1, dtype=np.float32)
+            if isinstance(book, TrellisCodebook):
+                books[layer.weight] = replace(book, table=units)
+            else:
+                books[layer.weight] = replace(book, centroids=units)
     shorten(parameter for name, parameter in found.named_parameters() if name not in books)
     place(found, books)
     return found, books

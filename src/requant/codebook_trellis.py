@@ -22,7 +22,7 @@ from requant.codebook import (
     sqnr_of,
     squared_error_of,
 )
-from requant.trellis import parities
+from requant.trellis import CODES, FEWEST, parities
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +33,22 @@ class TrellisCodebook:
         table: (K,) float32, sorted, finite; index m stands for table[m], or for the middle of it and table[m + 1].
         indices: the tensor's shape; uint8 up to 256 entries, uint16 above; each below K.
         dtype: the tensor's element type.
+        states: of the trellis, one of its `CODES`.
 
     Raises:
-        ValueError: if the arrays are not of that form, or an index stands for what is above the table.
+        ValueError: if the arrays are not of that form, an index stands for what is above the table, or for another
+            number of states.
 
     """
 
     table: NDArray[np.float32]
     indices: NDArray[np.uint8] | NDArray[np.uint16]
     dtype: np.dtype[Any] = FLOAT32
+    states: int = FEWEST
 
     def __post_init__(self) -> None:
+        if self.states not in CODES:
+            raise ValueError(f"there is no trellis of {self.states} states")
         check_centroids(self.table)
         check_indices(self.indices, len(self.table))
         check_dtype(self.dtype)
@@ -72,7 +77,7 @@ class TrellisCodebook:
     def _points(self) -> NDArray[np.uint16]:
         """(R, C) the position of each value among `centroids`."""
         rows = self.indices.reshape(row_count(self.shape), -1)
-        return 2 * rows.astype(np.uint16) + parities((rows & 1).astype(np.uint8))
+        return 2 * rows.astype(np.uint16) + parities((rows & 1).astype(np.uint8), self.states)
 
     def plain(self) -> Codebook:
         """The same tensor with one centroid for each value there is."""

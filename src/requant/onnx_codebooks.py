@@ -17,7 +17,7 @@ from requant.archive import bitpack
 from requant.codebook_factors import FactoredCodebook
 from requant.codebook_forms import AnyCodebook, GroupedCodebook, SplitCodebook, Unsplit
 from requant.codebook_trellis import TrellisCodebook, row_count
-from requant.trellis import PERIOD, TAPS
+from requant.trellis import response
 
 BYTE = 8
 
@@ -95,7 +95,7 @@ class Unpacking:
         if isinstance(codebook, GroupedCodebook):
             return self._by_group(self._whole_numbers(parts), codebook)
         if isinstance(codebook, TrellisCodebook):
-            points = self._on_trellis(parts, codebook.shape, bits)
+            points = self._on_trellis(parts, codebook, bits)
         else:
             points = self._whole_numbers(parts)
         return self._node("Gather", self._constant(codebook.centroids), points)
@@ -170,31 +170,33 @@ class Unpacking:
         chosen = self._node("Gather", packed, self._constant(rows))
         return self._node("BitShift", chosen, self._constant(shift.astype(np.uint8)[:, None]), direction=direction)
 
-    def _on_trellis(self, parts: list[str], shape: tuple[int, ...], bits: int) -> str:
+    def _on_trellis(self, parts: list[str], codebook: TrellisCodebook, bits: int) -> str:
         """int32 (n,): twice each index, and its parity. In bytes as far as they hold it: a runtime keeps all of it."""
-        parity = self._parities(parts[0], shape)
+        parity = self._parities(parts[0], codebook.shape, codebook.states)
         if bits < BYTE:
             doubled = self._node("BitShift", parts[0], self._constant(np.array(1, np.uint8)), direction="LEFT")
             return self._whole_numbers([self._node("BitwiseOr", doubled, parity)])
         indices = self._whole_numbers(parts)
         return self._node("Add", self._node("Add", indices, indices), self._whole_numbers([parity]))
 
-    def _parities(self, indices: str, shape: tuple[int, ...]) -> str:
+    def _parities(self, indices: str, shape: tuple[int, ...], states: int) -> str:
         """uint8 (n,): what the low bits before each index in its row give (`requant.trellis.parities`)."""
         rows = row_count(shape)
         columns = int(np.prod(shape)) // rows
-        width, longest = -(-columns // PERIOD) * PERIOD, max(TAPS)
+        period, every = response(states)
+        delays = [delay for delay in every if delay < columns] or [columns]
+        width, longest = -(-columns // period) * period, max(delays)
         one, along = self._constant(np.array(1, np.uint8)), self._numbers([1])
         low = self._node("Reshape", self._node("BitwiseAnd", indices, one), self._numbers([rows, columns]))
         whole = self._node("Pad", low, self._numbers([0, 0, 0, width - columns])) if width > columns else low
-        by_period = self._node("Reshape", whole, self._numbers([rows, width // PERIOD, PERIOD]))
+        by_period = self._node("Reshape", whole, self._numbers([rows, width // period, period]))
         along_periods = self._constant(np.array(1, np.int64))
         sums = self._node("CumSum", self._cast(by_period, self._onnx.TensorProto.INT32), along_periods)
         flat = self._node("Reshape", self._cast(sums, self._onnx.TensorProto.UINT8), self._numbers([rows, width]))
         padded = self._node("Pad", flat, self._numbers([0, longest, 0, 0]))
         delayed = [
             self._node("Slice", padded, self._numbers([start]), self._numbers([start + columns]), along)
-            for start in (longest - tap for tap in TAPS)
+            for start in (longest - delay for delay in delays)
         ]
         parity = functools.reduce(lambda found, other: self._node("BitwiseXor", found, other), delayed)
         return self._node("Reshape", self._node("BitwiseAnd", parity, one), self._numbers([-1]))

@@ -20,7 +20,7 @@ from requant.codebook import Codebook
 from requant.codebook_trellis import TrellisCodebook
 from requant.errors import ArchiveError
 from requant.reconstruction.trellis_rounding import trellis_indices
-from requant.trellis import parities
+from requant.trellis import CODES, parities
 
 
 @st.composite
@@ -32,7 +32,8 @@ def trellises(draw: st.DrawFn) -> TrellisCodebook:
     spread = 1 + draw(st.integers(0, 3)) * random.random((*shape[:1], *[1] * (len(shape) - 1)))
     drawn = np.rint(random.normal(size=shape) * spread * k / 8) + k // 2
     indices = np.clip(drawn, 0, max(0, k - 2)).astype(np.uint16 if k > 256 else np.uint8)
-    return TrellisCodebook(np.sort(random.normal(size=k)).astype(np.float32), indices)
+    table = np.sort(random.normal(size=k)).astype(np.float32)
+    return TrellisCodebook(table, indices, states=draw(st.sampled_from(list(CODES))))
 
 
 @given(st.lists(trellises(), max_size=3), st.sampled_from([0, 1, 5]))
@@ -50,7 +51,10 @@ def test_any_trellises_come_back(
     found = read(path)
     assert found.format == (6 if books else 5)
     for name, book in tensors.items():
-        assert np.array_equal(found.codebooks[name].indices, book.indices)
+        made = found.codebooks[name]
+        assert isinstance(made, TrellisCodebook)
+        assert made.states == book.states
+        assert np.array_equal(made.indices, book.indices)
 
 
 def rounded(seed: int = 0) -> TrellisCodebook:
@@ -58,7 +62,7 @@ def rounded(seed: int = 0) -> TrellisCodebook:
     weight = torch.from_numpy(np.random.default_rng(seed).laplace(size=(256, 128))).float()
     weight[::2] *= 2
     table = torch.arange(-31, 32).float()
-    indices = trellis_indices(weight / 1.5, torch.eye(128)[None], table, 0.01)
+    indices = trellis_indices(weight / 1.5, torch.eye(128)[None], table, 0.01, 8)
     return TrellisCodebook(table.numpy(), indices.numpy().astype(np.uint8))
 
 
@@ -82,9 +86,9 @@ def test_parts_take_what_the_halves_of_a_trellis_have_of_entropy() -> None:
     """Low bits what they have by themselves; the rest what it has by remainder; both less than indices all alike."""
     book = rounded()
     low = (book.indices & 1).astype(np.uint8)
-    remainders = 2 * low + parities(low)
+    remainders = 2 * low + parities(low, 8)
     by_remainder = sum(entropy((book.indices >> 1)[remainders == r]) for r in range(4))
-    points = trellised.with_points(Codebook(book.table, book.indices))
+    points = trellised.with_points(Codebook(book.table, book.indices), 8)
     model, levels = best_model(points)
     share, bits, rest = coded(trellised.parts(points, model, levels))
     assert share == 8

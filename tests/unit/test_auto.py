@@ -148,7 +148,7 @@ def test_a_table_of_which_a_trellis_would_have_too_many_values_stays_a_grid() ->
         str(k): Codebook(np.arange(k, dtype=np.float32), indices.astype(np.uint8 if k < 257 else np.uint16))
         for k in (5, 2047, 2049)
     }
-    few = {"few": Codebook(np.arange(5, dtype=np.float32), np.uint8([0, 1, 2]))}  # below two bits each
+    few = {"few": Codebook(np.arange(5, dtype=np.float32), np.uint8([0, 1]))}  # one bit each
     assert found.for_trellis(tables | few) == {"5", "2047"}
 
 

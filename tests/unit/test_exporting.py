@@ -22,6 +22,7 @@ from requant.errors import UserError
 from requant.exporting import export_onnx, export_safetensors
 from requant.models import Architecture, build, example_input, load_weights, preprocessing
 from requant.onnx_codebooks import Unpacking, share_initializers
+from requant.trellis import CODES
 
 
 def archived(path: Path, architecture: Architecture, centroids: int, weights: str = "none") -> None:
@@ -70,12 +71,13 @@ def test_a_codebook_is_unpacked_by_standard_operators(k: int, shape: tuple[int, 
 @given(
     st.sampled_from([3, 4, 16, 31, 65, 128, 129, 256, 257, 1000]),
     st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple),
+    st.sampled_from(list(CODES)),
     st.integers(0, 2**31),
 )
 @settings(deadline=None)
-def test_a_trellis_is_followed_by_standard_operators(k: int, shape: tuple[int, ...], seed: int) -> None:
+def test_a_trellis_is_followed_by_standard_operators(k: int, shape: tuple[int, ...], states: int, seed: int) -> None:
     indices = np.random.default_rng(seed).integers(0, k - 1, shape).astype(index_dtype(k))  # the last may be above
-    book = TrellisCodebook(np.linspace(-1, 2, k, dtype=np.float32), indices)
+    book = TrellisCodebook(np.linspace(-1, 2, k, dtype=np.float32), indices, states=states)
     found, _ = unpacked(book)
     assert np.array_equal(found, book.dense())
 

@@ -75,7 +75,7 @@ def write(file: h5py.File, manifest: Manifest, contents: Contents) -> dict[str, 
         codebook = contents[entry.name]
         assert isinstance(codebook, Codebook)
         tables.add(entry, codebook.centroids)
-        coded_book = trellised.with_points(codebook) if entry.on_trellis else codebook
+        coded_book = trellised.with_points(codebook, entry.states) if entry.on_trellis else codebook
         model, levels = best_model(coded_book)
         models.append(model)
         parts.append(list(_parts(coded_book, model, levels, entry.on_trellis)))
@@ -165,7 +165,7 @@ def _indices(
         for axis, size in enumerate(sizes)
     )
     if in_two_parts:
-        found = trellised.decoded(decoder, model, levels, centroids, entry.shape)
+        found = trellised.decoded(decoder, model, levels, centroids, entry)
     else:
         found = decoder.decode(entry.values, contexts(levels), model.frequencies(centroids)).reshape(entry.shape)
     return found if index_dtype(len(centroids)) == np.uint16 else found.astype(np.uint8)

@@ -10,7 +10,8 @@ In the manifest such a tensor is clustered, its `shape` that of its indices, and
   run may be shorter;
 - scaled: `<name>:scales`, (G,) float32, the factor of each run's centroids;
 - vectors: `<name>:vectors`, (k, d) float32; an index stands for d values;
-- trellis (version 3): none; an index stands for one of two values, as `requant.codebook_trellis` says;
+- trellis (version 3): none; an index stands for one of two values, as `requant.codebook_trellis` says; where the
+  trellis has more than 8 states, a key `states` says how many (version 6);
 - table: none; it is there for another element type, or where the tensor is split;
 - split: true: `<name>:sources`, (E,) int32: all that was said is true of a tensor with E more input channels (dimension
   1) at the end, each to be added to the one that `sources` names.
@@ -29,13 +30,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from requant.archive.manifest import DTYPES, TRELLIS, Manifest
+from requant.archive.manifest import DTYPES, STATES, TRELLIS, Manifest
 from requant.archive.report import TensorBytes
 from requant.codebook import Codebook
 from requant.codebook_factors import FactoredCodebook
 from requant.codebook_forms import AnyCodebook, GroupedCodebook, SplitCodebook, Unsplit, VectorCodebook
 from requant.codebook_trellis import TrellisCodebook
 from requant.errors import ArchiveError
+from requant.trellis import CODES, FEWEST
 
 PARTS = {"table": "", "grouped": "tables", "scaled": "scales", "vectors": "vectors", TRELLIS: ""}
 SOURCES = "sources"
@@ -66,6 +68,7 @@ def lowered(tensor: AnyCodebook | NDArray[Any]) -> Lowered:
     split = isinstance(tensor, SplitCodebook)
     form = {"kind": kind, "shape": list(tensor.shape), "dtype": tensor.dtype.name, "run": run, "split": split}
     form |= {FACTORED: True} if isinstance(tensor, FactoredCodebook) else {}
+    form |= {STATES: inner.states} if isinstance(inner, TrellisCodebook) and inner.states != FEWEST else {}
     return Lowered(codes, form, sides)
 
 
@@ -132,7 +135,7 @@ def _raised(name: str, codes: Any, form: dict[str, Any], stored: Mapping[str, An
     try:
         if factored:
             shape = (sum(shape), codes.indices.shape[1] * (side.shape[1] if form["kind"] == "vectors" else 1))
-        inner: Any = _built(form["kind"], codes, side, shape, form["run"], dtype)
+        inner: Any = _built(form, codes, side, shape, dtype)
         book: AnyCodebook = SplitCodebook(inner, sources) if form["split"] else inner
         book = FactoredCodebook(inner, tuple(form["shape"])) if factored else book
     except (ValueError, IndexError) as error:
@@ -143,10 +146,11 @@ def _raised(name: str, codes: Any, form: dict[str, Any], stored: Mapping[str, An
 
 
 def _built(
-    kind: str, codes: Codebook, side: Any, shape: tuple[int, ...], run: int | None, dtype: np.dtype[Any]
+    form: dict[str, Any], codes: Codebook, side: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Unsplit | TrellisCodebook:
+    kind, run = form["kind"], form["run"]
     if kind == TRELLIS:
-        return TrellisCodebook(codes.centroids, codes.indices, dtype)
+        return TrellisCodebook(codes.centroids, codes.indices, dtype, form.get(STATES, FEWEST))
     if kind == "vectors":
         return VectorCodebook(side, codes.indices, shape, dtype)
     if kind == "table":
@@ -167,6 +171,7 @@ def check_forms(manifest: Manifest) -> None:
 def _check_form(name: str, form: dict[str, Any]) -> None:
     """Raise ArchiveError for what is no form."""
     known = set(KEYS) | ({FACTORED} if form.get(FACTORED) is True and not form.get("split") else set())
+    known |= {STATES} if form.get("kind") == TRELLIS and _are_more(form.get(STATES)) else set()
     fits = set(form) == known and all(isinstance(form[key], kind) for key, kind in KEYS.items())
     if not fits or form["kind"] not in PARTS or form["dtype"] not in ("float16", "float32", "float64"):
         raise ArchiveError(f"its manifest gives {name} codes of no known form")
@@ -180,6 +185,10 @@ def _check_form(name: str, form: dict[str, Any]) -> None:
         raise ArchiveError(f"its manifest gives {name} a trellis in parts")
     if form["split"] and len(form["shape"]) < 2:
         raise ArchiveError(f"its manifest gives {name} split channels, and it has none")
+
+
+def _are_more(states: object) -> bool:
+    return type(states) is int and states in CODES and states != FEWEST
 
 
 def _sides(name: str, form: dict[str, Any]) -> Iterator[str]:

@@ -39,6 +39,7 @@ from requant.archive.naming import folded, unfolded
 from requant.archive.steps import STEPS, step_of, table_of
 from requant.errors import ArchiveError
 from requant.limits import MAX_CENTROIDS
+from requant.trellis import FEWEST
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
@@ -54,6 +55,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """Element types by their PyTorch names, and how a file holds them."""
 
 TRELLIS = "trellis"  # a kind of `codes`
+STATES = "states"  # a key of such, from version 6 on
 MANIFEST = "manifest"  # the data set's name
 MAX_CENTROIDS_1 = 256  # in format version 1
 MAX_DIMENSIONS = 32
@@ -86,6 +88,8 @@ class Entry:
     @property
     def version(self) -> int:
         """The first format version that can hold it."""
+        if self.codes and STATES in self.codes:
+            return 6
         if self.stored == STEPS:
             return 4
         if self.on_trellis:
@@ -96,6 +100,12 @@ class Entry:
     def on_trellis(self) -> bool:
         """Whether what its indices stand for follows from those before them."""
         return self.codes is not None and self.codes["kind"] == TRELLIS
+
+    @property
+    def states(self) -> int:
+        """Of that trellis."""
+        found: int = (self.codes or {}).get(STATES, FEWEST)
+        return found
 
     @property
     def held(self) -> np.dtype[Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from requant.archive import ans, sequential
 from requant.archive.ans import MOST_PLACES, Contexts, Frequencies, Part
 from requant.archive.levels import Levels, Model, contexts, frequencies, no_contexts
+from requant.archive.manifest import Entry
 from requant.archive.probabilities import Floats
 from requant.codebook import Codebook, index_dtype
 from requant.codebook_trellis import TrellisCodebook, row_count
@@ -26,9 +27,9 @@ _UNIFORM = frequencies(np.ones((1, SHARES)))
 _ONES = np.array([int(symbol).bit_count() for symbol in range(1 << BITS)])
 
 
-def with_points(codebook: Codebook) -> Codebook:
+def with_points(codebook: Codebook, states: int) -> Codebook:
     """The indices of a trellis as points."""
-    return TrellisCodebook(codebook.centroids, codebook.indices).plain()
+    return TrellisCodebook(codebook.centroids, codebook.indices, states=states).plain()
 
 
 def point_count(k: int) -> int:
@@ -55,17 +56,17 @@ def decoded(
     model: Model,
     levels: Levels,
     table: NDArray[np.float32],
-    shape: tuple[int, ...],
+    entry: Entry,
 ) -> NDArray[np.uint16]:
-    """The indices, of this shape."""
+    """The indices."""
     points = TrellisCodebook(table, np.zeros(0, index_dtype(len(table)))).centroids
-    size = int(np.prod(shape, dtype=np.int64))
+    size = entry.values
     share = int(decoder.decode(1, no_contexts, _UNIFORM)[0])
     packed = decoder.decode(-(-size // BITS), no_contexts, _low(share)).astype(np.uint8)
     low = np.unpackbits(packed, count=size, bitorder="little")
-    remainders = low << np.uint8(1) | parities(low.reshape(row_count(shape), -1)).reshape(-1)
+    remainders = low << np.uint8(1) | parities(low.reshape(row_count(entry.shape), -1), entry.states).reshape(-1)
     rest = decoder.decode(size, _following(levels, remainders), _rest(model.weights(points)))
-    return (rest << np.uint16(1) | low).reshape(shape)
+    return (rest << np.uint16(1) | low).reshape(entry.shape)
 
 
 def _following(levels: Levels, remainders: NDArray[np.uint8]) -> Contexts:

@@ -38,6 +38,7 @@ from requant.suggest import some
 MOST_BYTES = 4 << 30  # of activations in memory, teacher's and student's
 DAMPINGS = (0.01, 0.1, 1.0)
 MOST_TRIED = 1024  # images on which the damping is chosen
+STATES = 64  # of trellises
 UNSAID = 0.01  # of the clustered weights
 
 
@@ -187,8 +188,8 @@ def _on_trellis(
 ) -> TrellisCodebook:
     """The trellis whose table the codebook's centroids are."""
     table = torch.from_numpy(codebook.centroids).to(weight.device)
-    indices = trellis_indices(solved(weight, moments, damping), moments.second, table, damping)
-    return TrellisCodebook(codebook.centroids, _short(indices, codebook.k), codebook.dtype)
+    indices = trellis_indices(solved(weight, moments, damping), moments.second, table, damping, STATES)
+    return TrellisCodebook(codebook.centroids, _short(indices, codebook.k), codebook.dtype, STATES)
 
 
 def _short(indices: Tensor, k: int) -> Any:

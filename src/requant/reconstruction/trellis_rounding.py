@@ -16,7 +16,7 @@ from requant.reconstruction.rounding import damped_factor
 from requant.trellis import parity_of_states, successors
 
 BLOCK = 16  # weights whose errors reach those behind them in one product
-DELAY = 64  # weights, a multiple of BLOCK
+DELAY = 128  # weights, a multiple of BLOCK
 AT_ONCE = 1 << 14  # survivors
 NOWHERE = 1e30  # the cost of a state in which no path ends
 

@@ -17,7 +17,7 @@ from requant.archive import bitpack
 from requant.codebook_factors import FactoredCodebook
 from requant.codebook_forms import AnyCodebook, GroupedCodebook, SplitCodebook, Unsplit
 from requant.codebook_trellis import TrellisCodebook, row_count
-from requant.trellis import response
+from requant.trellis import stages
 
 BYTE = 8
 
@@ -180,26 +180,36 @@ class Unpacking:
         return self._node("Add", self._node("Add", indices, indices), self._whole_numbers([parity]))
 
     def _parities(self, indices: str, shape: tuple[int, ...], states: int) -> str:
-        """uint8 (n,): what the low bits before each index in its row give (`requant.trellis.parities`)."""
+        """uint8 (n,): what the low bits before each index in its row give (`requant.trellis`), eight rows a byte."""
         rows = row_count(shape)
-        columns = int(np.prod(shape)) // rows
-        period, every = response(states)
-        delays = [delay for delay in every if delay < columns] or [columns]
-        width, longest = -(-columns // period) * period, max(delays)
-        one, along = self._constant(np.array(1, np.uint8)), self._numbers([1])
+        columns, eighth = int(np.prod(shape)) // rows, -(-rows // BYTE)
+        one, shifts = (
+            self._constant(np.array(1, np.uint8)),
+            self._constant(np.arange(BYTE, dtype=np.uint8)[:, None, None]),
+        )
         low = self._node("Reshape", self._node("BitwiseAnd", indices, one), self._numbers([rows, columns]))
-        whole = self._node("Pad", low, self._numbers([0, 0, 0, width - columns])) if width > columns else low
-        by_period = self._node("Reshape", whole, self._numbers([rows, width // period, period]))
-        along_periods = self._constant(np.array(1, np.int64))
-        sums = self._node("CumSum", self._cast(by_period, self._onnx.TensorProto.INT32), along_periods)
-        flat = self._node("Reshape", self._cast(sums, self._onnx.TensorProto.UINT8), self._numbers([rows, width]))
-        padded = self._node("Pad", flat, self._numbers([0, longest, 0, 0]))
-        delayed = [
-            self._node("Slice", padded, self._numbers([start]), self._numbers([start + columns]), along)
-            for start in (longest - delay for delay in delays)
-        ]
-        parity = functools.reduce(lambda found, other: self._node("BitwiseXor", found, other), delayed)
-        return self._node("Reshape", self._node("BitwiseAnd", parity, one), self._numbers([-1]))
+        whole = self._node("Pad", low, self._numbers([0, 0, BYTE * eighth - rows, 0])) if rows % BYTE else low
+        eighths = self._node("Reshape", whole, self._numbers([BYTE, eighth, columns]))
+        moved = self._node("BitShift", eighths, shifts, direction="LEFT")
+        packed = self._joined("BitwiseOr", [self._part(moved, 0, bit, bit + 1) for bit in range(BYTE)])
+        for delays in stages(states, columns):
+            packed = self._delayed(packed, [delay for delay in delays if delay < columns] or [columns], columns)
+        apart = self._node("BitwiseAnd", self._node("BitShift", packed, shifts, direction="RIGHT"), one)
+        flat = self._node("Reshape", apart, self._numbers([-1]))
+        return self._part(flat, 0, 0, rows * columns) if rows % BYTE else flat
+
+    def _delayed(self, values: str, delays: list[int], columns: int) -> str:
+        """The sum modulo 2 of values (1, R, C), each delayed by so many columns."""
+        longest = max(delays)
+        padded = self._node("Pad", values, self._numbers([0, 0, longest, 0, 0, 0])) if longest else values
+        starts = (longest - delay for delay in delays)
+        return self._joined("BitwiseXor", [self._part(padded, 2, start, start + columns) for start in starts])
+
+    def _joined(self, kind: str, parts: list[str]) -> str:
+        return functools.reduce(lambda found, other: self._node(kind, found, other), parts)
+
+    def _part(self, values: str, axis: int, begin: int, end: int) -> str:
+        return self._node("Slice", values, *(self._numbers([number]) for number in (begin, end, axis)))
 
 
 def _rounds(sources: NDArray[np.uint32], channels: int) -> list[NDArray[np.int64]]:

@@ -12,7 +12,7 @@ Communications Magazine 25(2), 1987, table I): with D a delay of one place, h0(D
 all 0 before a row.
 """
 
-from functools import cache
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,40 +35,31 @@ def successors(states: int) -> NDArray[np.int64]:
     return np.stack([before >> 1 ^ added ^ low * (h1 >> 1) for low in (0, 1)], axis=1)
 
 
-@cache
-def response(states: int) -> tuple[int, tuple[int, ...]]:
-    """A period P and delays: that of the low bits, each delayed so, the sum is (1 + D^P) b.
+def stages(states: int, columns: int) -> Iterator[list[int]]:
+    """Delays, stage by stage: where each makes the sum of what it is given so delayed, parities come of low bits.
 
-    1 + D^P is the first of its kind that h0 divides; the quotient times h1 are the delays.
+    h1, and then what undoes h0 in a row of so many columns: modulo 2, h0(D) h0(D) = h0(D^2), so that h0(D) h0(D^2)
+    h0(D^4) ... times h0(D) is h0(D^n) for a power of two n, which is 1 where n columns are all that there are.
     """
     h0, h1 = CODES[states]
-    period = 1
-    while _divided(1 | 1 << period, h0)[1]:
-        period += 1
-    product, quotient = 0, _divided(1 | 1 << period, h0)[0]
-    for power in range(h1.bit_length()):
-        product ^= quotient << power if h1 >> power & 1 else 0
-    return period, tuple(power for power in range(product.bit_length()) if product >> power & 1)
+    yield _powers(h1)
+    spacing = 1
+    while spacing < columns:
+        yield [spacing * power for power in _powers(h0)]
+        spacing *= 2
 
 
-def _divided(number: int, by: int) -> tuple[int, int]:
-    """Quotient and remainder of polynomials modulo 2, a bit for each coefficient."""
-    quotient = 0
-    while number.bit_length() >= by.bit_length():
-        shift = number.bit_length() - by.bit_length()
-        quotient, number = quotient | 1 << shift, number ^ by << shift
-    return quotient, number
+def _powers(polynomial: int) -> list[int]:
+    return [power for power in range(polynomial.bit_length()) if polynomial >> power & 1]
 
 
 def parities(low_bits: NDArray[np.uint8], states: int) -> NDArray[np.uint8]:
     """The parities (R, C) that belong to low bits (R, C), each 0 or 1, of R rows."""
     rows, columns = low_bits.shape
-    period, delays = response(states)
-    low = np.packbits(low_bits, axis=0)  # eight rows a byte
-    periods = -(-columns // period)
-    padded = np.zeros((len(low), periods * period), np.uint8)
-    for delay in delays:
-        padded[:, delay:columns] ^= low[:, : max(0, columns - delay)]
-    by_period = padded.reshape(len(low), periods, period)
-    np.bitwise_xor.accumulate(by_period, axis=1, out=by_period)
-    return np.unpackbits(padded[:, :columns], axis=0, count=rows)
+    found = np.packbits(low_bits, axis=0)  # eight rows a byte
+    for delays in stages(states, columns):
+        summed = np.zeros_like(found)
+        for delay in delays:
+            summed[:, delay:] ^= found[:, : max(0, columns - delay)]
+        found = summed
+    return np.unpackbits(found, axis=0, count=rows)

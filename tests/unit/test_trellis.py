@@ -26,7 +26,7 @@ from requant.reconstruction import reconstruct
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.trellis_rounding import trellis_indices
 from requant.targets import fit_drop, fit_size
-from requant.trellis import CODES, parities, parity_of_states, response, successors
+from requant.trellis import CODES, parities, parity_of_states, stages, successors
 
 each_storage = pytest.mark.parametrize("storage", STORAGES)
 each_code = pytest.mark.parametrize("states", CODES)
@@ -50,14 +50,13 @@ def test_parities_follow_the_recursion(states: int, bits: np.ndarray) -> None:
 
 
 @each_code
-def test_parities_of_rows_longer_than_the_period(states: int) -> None:
+def test_parities_of_long_rows(states: int) -> None:
     bits = np.random.default_rng(0).integers(0, 2, (9, 700)).astype(np.uint8)
     assert np.array_equal(parities(bits, states), recursive(bits, states))
 
 
-def test_the_response_is_that_of_the_code() -> None:
-    assert response(8) == (7, (2, 3, 4, 6))  # 1 + D^7 = (1 + D + D^3)(1 + D + D^2 + D^4), times D^2
-    assert [response(states)[0] for states in CODES] == [states - 1 for states in CODES]  # all are primitive
+def test_stages_are_the_code_and_what_undoes_it() -> None:
+    assert list(stages(8, 5)) == [[2], [0, 1, 3], [0, 2, 6], [0, 4, 12]]
 
 
 @each_code

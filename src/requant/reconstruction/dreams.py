@@ -85,12 +85,14 @@ def _direction(model: nn.Module, images: Tensor, wanted: Tensor, outputs: Output
 
 def _smoothed(gradient: Tensor) -> Tensor:
     """The sum of a gradient and of its means over squares, twice each, in proportion to their sides."""
-    side = min(gradient.shape[2:])
+    side, channels = min(gradient.shape[2:]), gradient.shape[1]
     widths = {2 * int(width * side / SIDE / 2) + 1 for width in WIDTHS}
+    gradient = gradient.contiguous(memory_format=torch.channels_last)  # in which convolutions of few channels are fast
     found = torch.zeros_like(gradient)
     for width in sorted(widths):
-        mean = gradient
+        mean, along = gradient, gradient.new_full((channels, 1, 1, width), 1 / width)
         for _ in range(2):
-            mean = F.avg_pool2d(mean, width, 1, width // 2)
+            mean = F.conv2d(mean, along, padding=(0, width // 2), groups=channels)
+            mean = F.conv2d(mean, along.transpose(2, 3), padding=(width // 2, 0), groups=channels)
         found += width * mean
     return found

@@ -22,7 +22,7 @@ from requant.compression import check_placed, place
 from requant.errors import ArchiveError, UserError
 from requant.inspection import diff, inspect
 from requant.parametrization import train_centroids
-from requant.reconstruction import reconstruct
+from requant.reconstruction import reconstruct, trellis_rounding
 from requant.reconstruction.rounding import compensated_indices
 from requant.reconstruction.trellis_rounding import trellis_indices
 from requant.targets import fit_drop, fit_size
@@ -174,6 +174,45 @@ def test_a_trellis_is_nearer_than_its_table_alone(moments: torch.Tensor) -> None
     plain = table[compensated_indices(weight, moments, table, 0.01)]
     found = found_on(table, weight, moments, 0.01)
     assert error(weight, found, moments) < 0.85 * error(weight, plain, moments)
+
+
+def least_cost(row: np.ndarray, states: int, highest: int) -> float:
+    """Of the best path for targets in units of points, by Viterbi's algorithm without a delay."""
+    after, parity = successors(states), parity_of_states(states)
+    costs = np.full(states, np.inf)
+    costs[0] = 0
+    for target in row:
+        found = np.full(states, np.inf)
+        for low in (0, 1):
+            residue = 2 * low + parity
+            points = np.clip(np.rint((target - residue) / 4) * 4 + residue, residue, highest - (highest - residue) % 4)
+            np.minimum.at(found, after[:, low], costs + (target - points) ** 2)
+        costs = found
+    return float(costs.min())
+
+
+@each_code
+def test_deciding_after_a_delay_costs_next_to_nothing(states: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the best path of rows of several delays: nothing where the delay is as long as they are."""
+    weight = torch.randn(4, 400, generator=torch.Generator().manual_seed(2)) * 5
+    table, moments = torch.arange(-12, 13).float(), torch.eye(400)[None]
+    best = sum(least_cost(2 * (row + 12), states, 48) for row in weight.double().numpy()) / 4
+
+    def cost() -> float:
+        return float((found_on(table, weight, moments, 0.0, states) - weight).double().square().sum())
+
+    assert cost() <= 1.012 * best
+    monkeypatch.setattr(trellis_rounding, "DELAY", 400)
+    assert cost() == pytest.approx(best, rel=1e-6)
+
+
+def test_paths_do_not_depend_on_how_many_are_looked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, table = torch.randn(6, 90, generator=torch.Generator().manual_seed(4)), torch.arange(-9, 10) * 0.4
+    moments = torch.cat([correlated(90, seed) for seed in range(3)])
+    expected = trellis_indices(weight, moments, table, 0.1, 64)
+    for survivors in (1, 64, 64 * 4):
+        monkeypatch.setattr(trellis_rounding, "AT_ONCE", survivors)
+        assert torch.equal(trellis_indices(weight, moments, table, 0.1, 64), expected)
 
 
 def test_outliers_end_at_the_ends_of_the_table() -> None:

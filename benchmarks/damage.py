@@ -57,7 +57,7 @@ BAD = {"damaged": (OTHER, ERROR, CRASHED, HUNG), "forged": (ERROR, CRASHED, HUNG
 
 
 def original(name: str, folder: Path) -> bytes:
-    """An archive with every kind of tensor, one of them on a trellis."""
+    """An archive with every kind of tensor, one of them on a trellis of 64 states."""
     storage, outputs, biases = ARCHIVES[name]
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Flatten(), nn.Linear(64, outputs))
@@ -66,7 +66,8 @@ def original(name: str, folder: Path) -> bytes:
     found = compress(model, [*rules, {"kind": "weight", "centroids": 300}], torch.zeros(1, 3, 4, 4), "linear")
     book = found.codebooks["0.weight"]
     assert isinstance(book, Codebook)
-    books = {**found.codebooks, "0.weight": TrellisCodebook(book.centroids, np.minimum(book.indices, book.k - 2))}
+    points = np.minimum(book.indices, book.k - 2)
+    books = {**found.codebooks, "0.weight": TrellisCodebook(book.centroids, points, states=64)}
     place(found.model, books)
     short, books = shortened(found.model, books, centroids=None if storage == "gzip" else "float16")
     save(folder / "original.h5", short, books, storage=storage, provenance={"seed": 0})

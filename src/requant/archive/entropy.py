@@ -11,7 +11,7 @@
 3. the centroid tables that differ, float32 or the 16 bits that the manifest says, in the order in which tensors first
    name them;
 4. the coder's states and words (`ans`) for the clustered tensors of more than one centroid: of each the levels of the
-   axes that have any, then the indices; of those on a trellis, from format 6 on, in two parts (`trellised`);
+   axes that have any, then the indices; of those on a trellis, from format 6 on, low bits first (`trellised`);
 5. for each element type (as the file holds it), a zstd frame of its tensors' values one after another in the
    manifest's order: first the lowest byte of each, then the next, and so on. The first bytes of all these frames are
    carried in the coder's states, as many as those hold; the others follow here.

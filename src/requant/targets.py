@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from requant.auto import Grids, entropy_bytes, step_of
+from requant.balancing import Reconstruction, balanced
 from requant.compression import Compressed
 from requant.errors import UserError
 from requant.modes import evaluating
 from requant.outputs import Outputs
 from requant.progress import console
-from requant.reconstruction import best_damping, reconstruct
 
 TOLERANCE, RECONSTRUCTED = 2e-3, 1e-2  # of the size wanted
 ROUNDS, RECONSTRUCTIONS = 16, 10
@@ -60,7 +60,12 @@ def fit_size(
     """
     slack = (RECONSTRUCTED if batches else TOLERANCE) * target
     goal = round(target - slack / 2)
-    step, reconstructed = step_of(grids, goal), _Reconstruction(grids, batches, damping, trellis, grain, dreams)
+    reconstructed = Reconstruction(grids, batches, damping, trellis, grain, dreams)
+    asked: float = goal
+    if batches:
+        grids, asked = balanced(reconstructed, goal)
+        reconstructed = replace(reconstructed, grids=grids)
+    step = step_of(grids, asked)
     sizes: dict[float, int] = {}
     nearest: tuple[int, Compressed] | None = None
     while len(sizes) < (RECONSTRUCTIONS if batches else ROUNDS) and step not in sizes:
@@ -100,39 +105,6 @@ def _between(sizes: Mapping[float, int], target: int) -> float | None:
     share = math.log(sizes[narrow] / target) / math.log(sizes[narrow] / sizes[wide])
     share = min(max(share, LEAST_SHARE), 1 - LEAST_SHARE) if wide / narrow < FAR else 0.5
     return float(narrow * (wide / narrow) ** share)
-
-
-class _Reconstruction:
-    """Makes students of one network, with a given damping or the one that suited the first."""
-
-    def __init__(
-        self,
-        grids: Grids,
-        batches: Sequence[Tensor],
-        damping: float | None,
-        trellis: bool,
-        grain: float,
-        dreams: Sequence[Tensor],
-    ) -> None:
-        self.grids, self.batches, self.dreams = grids, batches, dreams
-        self.damping, self.trellis, self.grain = damping, trellis, grain
-
-    def __call__(self, plain: Compressed) -> Compressed:
-        if not self.batches:
-            return plain
-        if self.damping is None:
-            self.damping = best_damping(self.grids.base, plain.codebooks, self.batches, self.grids.outputs)
-        trellis = self.grids.for_trellis(plain.codebooks) if self.trellis else ()
-        model, codebooks = reconstruct(
-            self.grids.base,
-            plain.codebooks,
-            self.batches,
-            self.damping,
-            trellis,
-            grain=self.grain,
-            dreams=self.dreams,
-        )
-        return replace(plain, model=model, codebooks=codebooks, assignments=self.grids.assignments(codebooks))
 
 
 def fit_drop(
@@ -175,7 +147,7 @@ def fit_drop(
     kind, wanted = grids.outputs, _goals(grids.outputs, grids.base, held_out)
     values = sum(grids.base.get_parameter(layer.weight).numel() for layer in grids.layers)
     low, bits, high = LEAST_BITS, FIRST_BITS, MOST_BITS
-    reconstructed = _Reconstruction(grids, batches, damping, trellis, grain, dreams)
+    reconstructed = Reconstruction(grids, batches, damping, trellis, grain, dreams)
     found: Compressed | None = None
     dropped = 1.0
     while found is None or high - low > CLOSE_BITS:

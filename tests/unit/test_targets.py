@@ -10,7 +10,7 @@ from test_config import settings
 from test_reconstruction import images, small
 from torch import nn
 
-from requant import targets
+from requant import balancing, targets
 from requant.auto import grids, step_of
 from requant.compression import Compressed, check_placed
 from requant.errors import UserError
@@ -28,7 +28,7 @@ def test_a_size_is_met(reconstructed: bool) -> None:
 
 
 def test_a_given_damping_is_used_and_none_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "best_damping", None)  # not callable
+    monkeypatch.setattr(balancing, "best_damping", None)  # not callable
     found, batches = example_grids(), [images(16)]
     made = [
         fit_size(found, lambda compressed: round(entropy_bytes(compressed)) + 500, 700, batches, damping)
@@ -69,7 +69,7 @@ def test_a_size_that_no_grid_has_is_said_and_looked_for_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found, made = example_grids(), []
-    monkeypatch.setattr(targets, "reconstruct", lambda base, books, *_, **__: made.append(books) or (base, books))
+    monkeypatch.setattr(balancing, "reconstruct", lambda base, books, *_, **__: made.append(books) or (base, books))
     values = sum(found.base.get_parameter(layer.weight).numel() for layer in found.layers)
     finest = fit_size(found, lambda compressed: round(entropy_bytes(compressed)), 2 * values, [images(16)], 0.1)
     assert len(made) == 1

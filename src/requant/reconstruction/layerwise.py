@@ -18,6 +18,7 @@ from requant.modes import evaluating
 from requant.outputs import SOFTMAX, Outputs
 from requant.progress import bar, console
 from requant.reconstruction.corrections import correct_bias, correct_norm, is_free
+from requant.reconstruction.costs import Rounding
 from requant.reconstruction.graph import (
     Layer,
     Walk,
@@ -51,6 +52,7 @@ def reconstruct(
     outputs: Outputs = SOFTMAX,
     grain: float = 0.0,
     dreams: Sequence[Tensor] = (),
+    roundings: dict[str, Rounding] | None = None,
 ) -> tuple[nn.Module, dict[str, AnyCodebook]]:
     """A student on the same centroids, whose weights are chosen among them so that it computes what the original does.
 
@@ -76,6 +78,7 @@ def reconstruct(
         grain: biases, and batch norms' scales and shifts, are put on grids (`coarse`) whose steps are this share of the
             noise in their outputs; 0: they are not.
         dreams: batches to look at beside those (`requant.reconstruction.dreams`); the damping is chosen without them.
+        roundings: where there is one, what rounding did to each layer's weights is put there, by their names.
 
     Returns:
         The student and its codebooks.
@@ -106,10 +109,14 @@ def reconstruct(
             if layer is not None and layer.weight in found:
                 weight = original.get_parameter(layer.weight)
                 moments = _moments(weight, walks, node, layer, codebooks)
+                target = solved(layer.as_rows(weight), moments, damping)
                 # A trellis follows the order in which weights are stored, which is not that of a transposed one's rows.
                 rounded = _on_trellis if layer.weight in trellis and not layer.transposed else _rounded
-                found[layer.weight] = rounded(layer, weight, moments, plain[layer.weight], damping)
+                found[layer.weight] = rounded(layer, target, moments.second, plain[layer.weight], damping)
                 place(student, {layer.weight: found[layer.weight]})
+                if roundings is not None:
+                    error = layer.as_rows(student.get_parameter(layer.weight)) - target
+                    roundings[layer.weight] = Rounding(layer.as_stored(error), moments.means_of(error))
             elif layer is not None:
                 _solve(walks, node, layer, codebooks, damping)
             if layer is not None and layer.weight_step is not None:
@@ -172,23 +179,23 @@ def best_damping(
     return best
 
 
-def _rounded(layer: Layer, weight: Tensor, moments: JointMoments, codebook: Codebook, damping: float) -> Codebook:
+def _rounded(layer: Layer, target: Tensor, second: Tensor, codebook: Codebook, damping: float) -> Codebook:
     """The codebook with new indices."""
-    centroids, rows = torch.from_numpy(codebook.centroids).to(weight.device), layer.as_rows(weight)
-    indices = compensated_indices(solved(rows, moments, damping), moments.second, centroids, damping)
+    centroids = torch.from_numpy(codebook.centroids).to(target.device)
+    indices = compensated_indices(target, second, centroids, damping)
     return Codebook(codebook.centroids, _short(layer.as_stored(indices), codebook.k), codebook.dtype)
 
 
 def _on_trellis(
     layer: Layer,  # noqa: ARG001
-    weight: Tensor,
-    moments: JointMoments,
+    target: Tensor,
+    second: Tensor,
     codebook: Codebook,
     damping: float,
 ) -> TrellisCodebook:
     """The trellis whose table the codebook's centroids are."""
-    table = torch.from_numpy(codebook.centroids).to(weight.device)
-    indices = trellis_indices(solved(weight, moments, damping), moments.second, table, damping, STATES)
+    table = torch.from_numpy(codebook.centroids).to(target.device)
+    indices = trellis_indices(target, second, table, damping, STATES)
     return TrellisCodebook(codebook.centroids, _short(indices, codebook.k), codebook.dtype, STATES)
 
 

@@ -46,12 +46,20 @@ class JointMoments:
         second: (groups, C, C) E[x x^T], float64.
         cross: (groups, C, out / groups) E[x e^T], float64.
         scale: (groups,) the mean over C of E[x^2]; 1 where nothing comes in.
+        mean: (groups, C) E[x], float64.
 
     """
 
     second: Tensor
     cross: Tensor
     scale: Tensor
+    mean: Tensor
+
+    def means_of(self, weight: Tensor) -> Tensor:
+        """(out,) the means of what weights (out, ...) make of x."""
+        groups, size = self.mean.shape
+        flat = weight.reshape(groups, -1, size)
+        return (flat @ self.mean.to(flat)[:, :, None]).reshape(-1)
 
 
 def joint_moments(
@@ -87,7 +95,7 @@ def joint_moments(
     scale = second.diagonal(dim1=1, dim2=2).mean(1)
     if centred:
         second, cross = second - mean @ mean.transpose(1, 2), cross - mean @ lacking
-    return JointMoments(second, cross, torch.where(scale > 0, scale, torch.ones_like(scale)))
+    return JointMoments(second, cross, torch.where(scale > 0, scale, torch.ones_like(scale)), mean[:, :, 0])
 
 
 def rows_a_batch(weight: Tensor, batches: int) -> int:

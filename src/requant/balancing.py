@@ -1,0 +1,159 @@
+"""plan=auto, once more where all layers are rounded: the steps with which one more byte is worth the same in each.
+
+What a layer's rounding does alone (`auto`) is not what it does beside that of others, errors made up for and found on
+images that no weight was rounded to suit. So the network is reconstructed, each layer's cost is measured in it
+(`reconstruction.costs`), and steps become finer where a byte buys more than elsewhere, wider where less. At the best
+steps costs are in proportion to the bytes that a step e times as wide saves (Shoham and Gersho, "Efficient Bit
+Allocation for an Arbitrary Set of Quantizers", IEEE Trans. ASSP 1988).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from requant.auto import Grids, entropy_bytes, step_of
+from requant.compression import Compressed
+from requant.progress import console
+from requant.reconstruction import best_damping, reconstruct
+from requant.reconstruction.costs import Cost, Rounding, costs
+
+ROUNDS = 6  # networks measured, the first with the steps as they are
+LEAST_GAIN = 0.02  # of the divergence, for which another is worth its time
+HALF_WAY = 0.5  # in octaves, where steps moved all the way were worse
+HELD_OUT = 4  # one image in so many
+MOST_CHANGE = 1.5  # of a step in a round
+SPREAD = 0.5  # deviation of costs, in parts of what they should be, that is taken for likely beforehand
+LEAST_COST, MOST_COST = 0.25, 4.0  # in the same parts: further away it is not proportional to anything
+CLOSE, TRIES = 0.03, 3  # of the size at which costs are measured, and networks made for it
+
+
+@dataclass
+class Reconstruction:
+    """Makes students of one network, with a given damping or the one that suited the first.
+
+    Attributes:
+        grids: of the network.
+        batches: images (N, C, H, W) without labels; none: weights are rounded to the nearest.
+        damping: None: the best of three (`best_damping`), chosen once.
+        trellis: on trellises, where layers have bits enough (`Grids.for_trellis`).
+        grain: of what is not clustered.
+        dreams: batches beside those.
+
+    """
+
+    grids: Grids
+    batches: Sequence[Tensor]
+    damping: float | None
+    trellis: bool
+    grain: float
+    dreams: Sequence[Tensor]
+
+    def __call__(self, plain: Compressed, roundings: dict[str, Rounding] | None = None) -> Compressed:
+        """The student of what is on its grids."""
+        if not self.batches:
+            return plain
+        self.choose(plain)
+        trellis = self.grids.for_trellis(plain.codebooks) if self.trellis else ()
+        model, codebooks = reconstruct(
+            self.grids.base,
+            plain.codebooks,
+            self.batches,
+            self.damping,
+            trellis,
+            grain=self.grain,
+            dreams=self.dreams,
+            roundings=roundings,
+        )
+        return replace(plain, model=model, codebooks=codebooks, assignments=self.grids.assignments(codebooks))
+
+    def choose(self, plain: Compressed) -> None:
+        """The damping by what suits this, unless there is one."""
+        if self.damping is None:
+            self.damping = best_damping(self.grids.base, plain.codebooks, self.batches, self.grids.outputs)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A network, and what the rounding of its layers costs.
+
+    Attributes:
+        grids: those it was made of.
+        asked: the bytes they were asked for, to have about as many as wanted once it was reconstructed.
+        divergence: of its outputs, as if it had just those.
+        fair: what rounding a weight costs on the mean.
+        costs: of each layer's rounding, by its weight's name, in parts of what it would be by `fair`.
+
+    """
+
+    grids: Grids
+    asked: float
+    divergence: float
+    fair: float
+    costs: Mapping[str, Cost]
+
+    def moved(self, way: float) -> Grids:
+        """Steps wider where a layer costs less than others do for as many weights, and finer where it costs more."""
+        widths = dict(self.grids.widths)
+        for name, cost in self.costs.items():
+            trust = SPREAD**2 / (SPREAD**2 + cost.error**2)
+            share = min(max(1 + trust * (cost.value - 1), LEAST_COST), MOST_COST)
+            widths[name] *= min(max(share**-0.5, 1 / MOST_CHANGE), MOST_CHANGE) ** way
+        return replace(self.grids, widths=widths)
+
+
+def balanced(whole: Reconstruction, goal: float) -> tuple[Grids, float]:
+    """Grids with steps in balance where indices take about so many bytes, and the bytes to ask them for to have these.
+
+    A quarter of the images, and of the dreams, is held out from the networks made here, and costs are measured on it.
+    Grids are what they were where there is but one batch, so that none can be held out, and where rounding costs
+    nothing.
+    """
+    held_out, dreams = len(whole.batches) // HELD_OUT or 1, len(whole.dreams) // HELD_OUT
+    if len(whole.batches) == held_out:
+        return whole.grids, goal
+    whole.choose(whole.grids.at(step_of(whole.grids, goal)))
+    seen = replace(whole, batches=whole.batches[:-held_out], dreams=whole.dreams[: len(whole.dreams) - dreams])
+    others = [*whole.batches[-held_out:], *whole.dreams[len(whole.dreams) - dreams :]]
+    first = best = _measured(seen, goal, goal, others)
+    if not first.costs:
+        return whole.grids, goal
+    way = 1.0
+    for _ in range(ROUNDS - 1):
+        tried = _measured(replace(seen, grids=best.moved(way)), goal, best.asked, others)
+        if tried.divergence < best.divergence:
+            gain, best = 1 - tried.divergence / best.divergence, tried
+            if gain < LEAST_GAIN:
+                break
+        elif way == 1.0:
+            way = HALF_WAY
+        else:
+            break
+    said = "KL" if whole.grids.outputs.decided is not None else "the squared error"
+    text = f"  steps balanced: on held-out images {said} is {best.divergence:.3g}, {first.divergence:.3g} before"
+    console.print(text, highlight=False)
+    return best.grids, best.asked
+
+
+def _measured(seen: Reconstruction, goal: float, asked: float, others: Sequence[Tensor]) -> _Measured:
+    """Of a network whose indices take about `goal` bytes; `asked` is what may have to be asked for."""
+    for _ in range(TRIES):
+        roundings: dict[str, Rounding] = {}
+        made = seen(seen.grids.at(step_of(seen.grids, asked)), roundings)
+        size = entropy_bytes(made)
+        if not size or abs(size - goal) <= CLOSE * goal:
+            break
+        asked *= goal / size
+    divergence, found = costs(seen.grids.base, made.model, roundings, others, seen.grids.outputs)
+    weights = sum(rounding.error.numel() for rounding in roundings.values())
+    fair = sum(cost.value for cost in found.values()) / max(1, weights)
+    at_goal = divergence + fair * math.log(256) * (size - goal)  # a step e times as wide takes 1 / log(2) bits off
+    shares = {}
+    for name, cost in found.items():
+        wanted = fair * roundings[name].error.numel()
+        if wanted > 0:
+            shares[name] = Cost(cost.value / wanted, cost.error / wanted)
+    return _Measured(seen.grids, asked, at_goal, fair, shares)

@@ -101,12 +101,16 @@ class Grids:
 
         It has nearly twice as many values as its table, and they are as limited as any.
         """
-        fitting = {name: book for name, book in codebooks.items() if 2 * book.k - 1 <= MAX_CENTROIDS}
-        return {name for name, book in fitting.items() if book.entropy_bits >= LEAST_BITS}
+        return {name for name, book in codebooks.items() if fits_trellis(book) and book.entropy_bits >= LEAST_BITS}
 
     def assignments(self, codebooks: Mapping[str, AnyCodebook]) -> list[Assignment]:
         """Which of its tensors have how many centroids."""
         return [Assignment(t, codebooks[t.name].k, METHOD) for t in self.tensors if t.name in codebooks]
+
+
+def fits_trellis(book: AnyCodebook) -> bool:
+    """Whether its table is no longer than that of a trellis may be."""
+    return (book.k if isinstance(book, TrellisCodebook) else 2 * book.k - 1) <= MAX_CENTROIDS
 
 
 def grids(
@@ -256,8 +260,8 @@ def on_grid(weight: Tensor, width: float) -> Codebook:
     width = max(width, float(np.abs(values).max()) / (MOST_REACH + 0.49), float(np.finfo(np.float32).tiny))
     steps = np.rint(values / width).astype(np.int64)
     needed = int(np.abs(steps).max())
-    wide = min(needed + needed // 8, MOST_REACH)  # making up for errors takes some further out
-    reach = next((reach for reach in REACHES if reach >= needed), wide)
+    wide = min(needed + max(1, needed // 8), MOST_REACH)  # making up for errors takes some further out
+    reach = next((reach for reach in REACHES if reach >= wide), wide)
     return codebook_of(steps, reach, width, values.dtype)
 
 

@@ -10,24 +10,26 @@ Allocation for an Arbitrary Set of Quantizers", IEEE Trans. ASSP 1988).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from requant.auto import Grids, entropy_bytes, step_of
+from requant.auto import Grids, entropy_bytes, fits_trellis, step_of
+from requant.codebook_forms import AnyCodebook
 from requant.compression import Compressed
 from requant.progress import console
 from requant.reconstruction import best_damping, reconstruct
 from requant.reconstruction.costs import Cost, Rounding, costs
 
-ROUNDS = 6  # networks measured, the first with the steps as they are
+ROUNDS = 5  # networks measured, the first with the steps as they are
 LEAST_GAIN = 0.02  # of the divergence, for which another is worth its time
 HALF_WAY = 0.5  # in octaves, where steps moved all the way were worse
 HELD_OUT = 4  # one image in so many
 MOST_CHANGE = 1.5  # of a step in a round
 SPREAD = 0.5  # deviation of costs, in parts of what they should be, that is taken for likely beforehand
 LEAST_COST, MOST_COST = 0.25, 4.0  # in the same parts: further away it is not proportional to anything
+MOST_VALUES = 1 << 28  # of the images looked at: some 1,800 of 224 x 224 pixels
 CLOSE, TRIES = 0.03, 3  # of the size at which costs are measured, and networks made for it
 
 
@@ -42,6 +44,7 @@ class Reconstruction:
         trellis: on trellises, where layers have bits enough (`Grids.for_trellis`).
         grain: of what is not clustered.
         dreams: batches beside those.
+        on_trellis: which layers are; None: those that suit it, by their bits before reconstruction.
 
     """
 
@@ -51,19 +54,20 @@ class Reconstruction:
     trellis: bool
     grain: float
     dreams: Sequence[Tensor]
+    on_trellis: Collection[str] | None = None
 
     def __call__(self, plain: Compressed, roundings: dict[str, Rounding] | None = None) -> Compressed:
         """The student of what is on its grids."""
         if not self.batches:
             return plain
         self.choose(plain)
-        trellis = self.grids.for_trellis(plain.codebooks) if self.trellis else ()
+        trellis = self.grids.for_trellis(plain.codebooks) if self.on_trellis is None else self.on_trellis
         model, codebooks = reconstruct(
             self.grids.base,
             plain.codebooks,
             self.batches,
             self.damping,
-            trellis,
+            {name for name in trellis if self.trellis and fits_trellis(plain.codebooks[name])},
             grain=self.grain,
             dreams=self.dreams,
             roundings=roundings,
@@ -86,6 +90,7 @@ class _Measured:
         divergence: of its outputs, as if it had just those.
         fair: what rounding a weight costs on the mean.
         costs: of each layer's rounding, by its weight's name, in parts of what it would be by `fair`.
+        codebooks: its own.
 
     """
 
@@ -94,6 +99,7 @@ class _Measured:
     divergence: float
     fair: float
     costs: Mapping[str, Cost]
+    codebooks: Mapping[str, AnyCodebook]
 
     def moved(self, way: float) -> Grids:
         """Steps wider where a layer costs less than others do for as many weights, and finer where it costs more."""
@@ -112,15 +118,19 @@ def balanced(whole: Reconstruction, goal: float) -> tuple[Grids, float]:
     Grids are what they were where there is but one batch, so that none can be held out, and where rounding costs
     nothing.
     """
-    held_out, dreams = len(whole.batches) // HELD_OUT or 1, len(whole.dreams) // HELD_OUT
-    if len(whole.batches) == held_out:
+    batches = whole.batches[: max(2, MOST_VALUES // whole.batches[0].numel())]
+    held_out, dreams = len(batches) // HELD_OUT or 1, len(whole.dreams) // HELD_OUT
+    if len(batches) == held_out:
         return whole.grids, goal
     whole.choose(whole.grids.at(step_of(whole.grids, goal)))
-    seen = replace(whole, batches=whole.batches[:-held_out], dreams=whole.dreams[: len(whole.dreams) - dreams])
-    others = [*whole.batches[-held_out:], *whole.dreams[len(whole.dreams) - dreams :]]
+    seen = replace(whole, batches=batches[:-held_out], dreams=whole.dreams[: len(whole.dreams) - dreams])
+    others = [*batches[-held_out:], *whole.dreams[len(whole.dreams) - dreams :]]
     first = best = _measured(seen, goal, goal, others)
     if not first.costs:
         return whole.grids, goal
+    # One choice for all that follow: a layer that comes off its trellis takes some percent less all at once.
+    books = {layer.weight: first.codebooks[layer.weight] for layer in whole.grids.layers}
+    whole.on_trellis = seen.on_trellis = whole.grids.for_trellis(books)
     way = 1.0
     for _ in range(ROUNDS - 1):
         tried = _measured(replace(seen, grids=best.moved(way)), goal, best.asked, others)
@@ -132,10 +142,13 @@ def balanced(whole: Reconstruction, goal: float) -> tuple[Grids, float]:
             way = HALF_WAY
         else:
             break
-    said = "KL" if whole.grids.outputs.decided is not None else "the squared error"
-    text = f"  steps balanced: on held-out images {said} is {best.divergence:.3g}, {first.divergence:.3g} before"
-    console.print(text, highlight=False)
+    kind = whole.grids.outputs
+    _say(f"steps balanced: on held-out images {kind.distance} is {best.divergence:.3g}, {first.divergence:.3g} before")
     return best.grids, best.asked
+
+
+def _say(text: str) -> None:
+    console.print(f"  {text}", highlight=False)
 
 
 def _measured(seen: Reconstruction, goal: float, asked: float, others: Sequence[Tensor]) -> _Measured:
@@ -156,4 +169,4 @@ def _measured(seen: Reconstruction, goal: float, asked: float, others: Sequence[
         wanted = fair * roundings[name].error.numel()
         if wanted > 0:
             shares[name] = Cost(cost.value / wanted, cost.error / wanted)
-    return _Measured(seen.grids, asked, at_goal, fair, shares)
+    return _Measured(seen.grids, asked, at_goal, fair, shares, made.codebooks)

@@ -59,6 +59,11 @@ class Outputs:
     losing: str
     log_probabilities: Callable[[Tensor], Tensor] | None
 
+    @property
+    def distance(self) -> str:
+        """What the divergence is called."""
+        return "the squared error" if self.decided is None else "KL"
+
     def of(self, model: nn.Module, images: Tensor) -> Tensor:
         """The network's outputs (N, C, ...).
 

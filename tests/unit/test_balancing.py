@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from test_auto import entropy_bytes, example_grids
+from test_coarse import Wide
 from test_reconstruction import divergence, images, small
 from torch import nn
 
@@ -15,7 +16,7 @@ from requant.balancing import LEAST_COST, MOST_CHANGE, Reconstruction, balanced
 from requant.outputs import SOFTMAX
 from requant.reconstruction import reconstruct
 from requant.reconstruction.costs import Cost, Rounding, costs
-from requant.targets import fit_size
+from requant.targets import GRAIN, fit_size
 
 BYTES = 300.0
 
@@ -110,7 +111,7 @@ def test_steps_move_by_the_root_of_what_is_certain_of_a_cost_and_no_further_than
         names[2]: Cost(-3.0, 0.0),
         names[3]: Cost(100.0, 0.0),
     }
-    measured = balancing._Measured(found, 1.0, 1.0, 1.0, given)
+    measured = balancing._Measured(found, 1.0, 1.0, 1.0, given, {})
     ratios = {name: measured.moved(1.0).widths[name] / found.widths[name] for name in names}
     assert LEAST_COST**-0.5 > MOST_CHANGE
     expected = [1 / 1.2, 1.0, MOST_CHANGE, 1 / MOST_CHANGE]
@@ -141,3 +142,21 @@ def test_what_costs_nothing_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(balancing, "costs", lambda *_: made.append(1) or (0.0, nothing))
     assert balanced(reconstruction(found, 2), 300.0) == (found, 300.0)
     assert made == [1]
+
+
+def test_what_is_on_a_trellis_is_said_once_and_is_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of norms and biases, which reconstruction puts on grids of many bits; nor does it change with the size."""
+    teacher, given = Wide().eval(), []
+    with torch.no_grad():
+        teacher.fc.weight.mul_(30)
+    found = grids(teacher, torch.zeros(1, 3, 16, 16), images(20).split(1))
+    made = balancing.reconstruct
+    monkeypatch.setattr(balancing, "reconstruct", lambda *a, **k: given.append(set(a[4])) or made(*a, **k))
+    batches = [images(32, seed=10 + i) for i in range(4)]
+    whole = Reconstruction(found, batches, 0.1, True, GRAIN, ())
+    balanced(whole, 2000.0)
+    assert whole.on_trellis is not None
+    assert set(whole.on_trellis) <= {layer.weight for layer in found.layers}
+    assert given[-1] == whole.on_trellis
+    whole(found.at(step_of(found, 300.0)))  # so few bits that of themselves they would suit no trellis
+    assert given[-1] == whole.on_trellis != found.for_trellis(found.at(step_of(found, 300.0)).codebooks)

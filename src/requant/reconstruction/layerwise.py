@@ -170,7 +170,7 @@ def best_damping(
     before = distance(plain)
     found = {damping: distance(reconstruct(original, codebooks, seen, damping)[0]) for damping in DAMPINGS}
     best = min(found, key=found.__getitem__)
-    said, form = ("the squared error", ".3g") if outputs.decided is None else ("KL", ".4f")
+    said, form = outputs.distance, ".3g" if outputs.decided is None else ".4f"
     tried = ", ".join(f"{max(value, 0.0):{form}} with {damping:g}" for damping, value in found.items())
     text = f"  damping {best:g}: on held-out images {said} is {tried}; {before:{form}} before"
     console.print(text, highlight=False)

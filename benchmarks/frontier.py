@@ -68,11 +68,13 @@ class Network:
     batch: int
     sizes: tuple[float, ...]  # of our files, MB
     trained: tuple[float, ...] = ()  # of those whose codebooks are trained
+    dreams: int = 0  # beside the images, in ours
 
 
 NETWORKS = {
     "effnet_lite0": Network(
-        Architecture("efficientnet_lite0"), "imagenet", "imagenet", (0.25, 1.0), 512, 32, (1.55, 1.86, 1.3, 2.3)
+        Architecture("efficientnet_lite0"), "imagenet", "imagenet", (0.25, 1.0), 512, 32, (1.55, 1.86, 1.3, 2.3),
+        dreams=1024,
     ),
     "vgg16_cifar10": Network(
         Architecture("vgg16_cifar", classes=10, image_size=32, width=0.25),
@@ -107,7 +109,7 @@ Point = Callable[[Job, Path], nn.Module]
 
 def ours(megabytes: float, job: Job, path: Path) -> nn.Module:
     """plan=auto and retrain=reconstruct, as `run.py` does it."""
-    return _to_size(megabytes, job, crops(job), path)
+    return _to_size(megabytes, job, crops(job), path, dreams=job.network.dreams)
 
 
 def trained(megabytes: float, job: Job, path: Path) -> nn.Module:

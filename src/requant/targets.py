@@ -23,6 +23,7 @@ ROUNDS, RECONSTRUCTIONS = 16, 10
 FAR, LEAST_SHARE = 16.0, 0.05  # of steps between which a size is looked for
 FIRST_BITS, MOST_BITS, LEAST_BITS = 3.0, 7.0, 0.5  # a weight, where a drop is aimed at
 CLOSE_BITS = 0.1
+FEWER_BITS = 0.8  # a weight, that balanced steps may save
 GRAIN = 0.2
 """Steps of what is not clustered, in parts of the noise that rounding weights leaves (`reconstruction.coarse`)."""
 TRAINED = 0.995
@@ -128,7 +129,7 @@ def fit_drop(
     Of classes and yes or no that is the share that is decided otherwise: where accuracy falls, what is named has
     changed; without labels that is what can be counted, and the accuracy of a network that is right more often than not
     falls by less. Of values it is the share of their variance that is lost. The bits a weight are narrowed down to a
-    tenth.
+    tenth; where it is reconstructed, steps are balanced then, and the bits narrowed down again.
 
     Args:
         grids: of the network.
@@ -150,30 +151,43 @@ def fit_drop(
         raise UserError("target.max_drop needs unlabeled images that the reconstruction leaves over: supply more")
     kind, wanted = grids.outputs, _goals(grids.outputs, grids.base, held_out)
     values = sum(grids.base.get_parameter(layer.weight).numel() for layer in grids.layers)
+
+    def tried(reconstructed: Reconstruction, bits: float) -> tuple[Compressed, float, str]:
+        made = reconstructed(reconstructed.grids.at(step_of(reconstructed.grids, bits * values / 8)))
+        dropped = kind.missed(_goals(kind, stored(made), held_out), wanted)
+        said = f"{dropped:.2%} {kind.losing} (of {len(wanted)} held-out images)"
+        console.print(f"  {bits:.2f} bits a weight: {said}", highlight=False)
+        return made, dropped, said
+
     low, bits, high = LEAST_BITS, FIRST_BITS, MOST_BITS
     reconstructed = Reconstruction(grids, batches, damping, trellis, grain, dreams)
     found: Compressed | None = None
-    dropped = 1.0
     while found is None or high - low > CLOSE_BITS:
-        plain = grids.at(step_of(grids, bits * values / 8))
-        tried = reconstructed(plain)
-        dropped = kind.missed(_goals(kind, stored(tried), held_out), wanted)
-        said = f"{dropped:.2%} {kind.losing} (of {len(wanted)} held-out images)"
-        console.print(f"  {bits:.2f} bits a weight: {said}", highlight=False)
+        made, dropped, said = tried(reconstructed, bits)
         if dropped <= most:
-            found, high = tried, bits
+            found, high = made, bits
         else:
             low = bits
         if found is None and bits > MOST_BITS - CLOSE_BITS:
-            break
+            if finest:
+                return made
+            raise UserError(
+                f"target.max_drop={most}: at {MOST_BITS} bits a weight still {said}; set a greater one, or unlabeled "
+                "images that are more like the original's"
+            )
         bits = (low + high) / 2
-    if found is None and finest:
-        return tried
-    if found is None:
-        raise UserError(
-            f"target.max_drop={most}: at {MOST_BITS} bits a weight still {said}; set a greater one, or unlabeled "
-            "images that are more like the original's"
-        )
+    if not batches:
+        return found
+    balance, asked = balanced(reconstructed, entropy_bytes(found))
+    reconstructed, high = replace(reconstructed, grids=balance), asked * 8 / values
+    low = max(LEAST_BITS, high - FEWER_BITS) if balance is not grids else high
+    while high - low > CLOSE_BITS:
+        bits = (low + high) / 2
+        made, dropped, _ = tried(reconstructed, bits)
+        if dropped <= most:
+            found, high = made, bits
+        else:
+            low = bits
     return found
 
 

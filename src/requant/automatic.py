@@ -131,9 +131,11 @@ def reconstruct(
     images: Images | Tensor,
     *,
     count: int = 1024,
+    dreams: int = 0,
     batch_size: int = 32,
     damping: float | None = None,
     outputs: str = "softmax",
+    seed: int = 0,
 ) -> Compressed:
     """What `requant.compress` gave, its weights chosen anew among the same centroids so that errors cancel.
 
@@ -144,17 +146,22 @@ def reconstruct(
         student: of it; left as it is. Each tensor on one table of centroids.
         images: as for `compress_to`.
         count: how many of them to look at.
+        dreams: as for `compress_to`.
         batch_size: images at a time.
         damping: how little the images are trusted; None: the best of three, by images held out.
         outputs: what the network's outputs are: softmax, sigmoid or values.
+        seed: of which class is whose, in dreams.
 
     Raises:
         UserError: for no images, networks that cannot be followed, and codebooks of other forms.
 
     """
-    first = next(teacher.parameters())
-    batches = [batch.to(first.device) for batch in batches_of(checked(images, first.dtype), count, batch_size)]
-    model, codebooks = layer_by_layer(teacher, student.codebooks, batches, damping, outputs=meaning(outputs))
+    first, kind = next(teacher.parameters()), meaning(outputs)
+    images = checked(images, first.dtype)
+    batches = [batch.to(first.device) for batch in batches_of(images, count, batch_size)]
+    next_ones = at_places(images, range(count, count + dreams), batch_size)
+    more = dreamed(teacher, [batch.to(first.device) for batch in next_ones], kind, seed)
+    model, codebooks = layer_by_layer(teacher, student.codebooks, batches, damping, outputs=kind, dreams=more)
     return replace(student, model=model, codebooks=codebooks)
 
 

@@ -52,19 +52,20 @@ def costs(
 
     Args:
         original: the network before.
-        student: as `reconstruct` gives it; gradients by its parameters become possible.
+        student: as `reconstruct` gives it; gradients by its layers' parameters become possible.
         roundings: as `reconstruct` gives them.
         batches: images (N, C, H, W) that reconstruction has not seen, without labels.
         outputs: what the network's outputs are.
 
     """
     found_layers = {layer.weight: layer for layer in layers(original, trace(original, batches[0])).values()}
-    student.requires_grad_(True)
     weights = {name: student.get_parameter(name) for name in roundings}
     shifted = {name: _behind(student, found_layers[name]) for name in roundings}
     parameters = [*weights.values(), *(behind[0] for behind in shifted.values() if behind is not None)]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     pieces = [piece for batch in batches for piece in batch.split(PIECE)]
-    total, sums = 0.0, {name: [0.0] * 0 for name in roundings}
+    total, sums = 0.0, {name: list[float]() for name in roundings}
     with evaluating(original), evaluating(student), torch.enable_grad():
         for images in pieces:
             with torch.no_grad():

@@ -21,6 +21,7 @@ from requant.compression import Compressed
 from requant.progress import console
 from requant.reconstruction import best_damping, reconstruct
 from requant.reconstruction.costs import Cost, Rounding, costs
+from requant.reconstruction.layerwise import DAMPINGS, MOST_TRIED
 
 ROUNDS = 5  # networks measured, the first with the steps as they are
 LEAST_GAIN = 0.02  # of the divergence, for which another is worth its time
@@ -122,10 +123,15 @@ def balanced(whole: Reconstruction, goal: float) -> tuple[Grids, float]:
     held_out, dreams = len(batches) // HELD_OUT or 1, len(whole.dreams) // HELD_OUT
     if len(batches) == held_out:
         return whole.grids, goal
-    whole.choose(whole.grids.at(step_of(whole.grids, goal)))
+    asked = goal
+    if whole.damping is None:  # chosen at that size: at few bits weights take others before they are reconstructed
+        few = whole.batches[: max(1, MOST_TRIED // len(whole.batches[0]))]
+        trial = _of_size(replace(whole, batches=few, dreams=(), damping=DAMPINGS[1]), goal, goal)
+        whole.choose(trial.plain)
+        asked = trial.asked
     seen = replace(whole, batches=batches[:-held_out], dreams=whole.dreams[: len(whole.dreams) - dreams])
     others = [*batches[-held_out:], *whole.dreams[len(whole.dreams) - dreams :]]
-    first = best = _measured(seen, goal, goal, others)
+    first = best = _measured(seen, goal, asked, others)
     if not first.costs:
         return whole.grids, goal
     # One choice for all that follow: a layer that comes off its trellis takes some percent less all at once.
@@ -151,22 +157,41 @@ def _say(text: str) -> None:
     console.print(f"  {text}", highlight=False)
 
 
-def _measured(seen: Reconstruction, goal: float, asked: float, others: Sequence[Tensor]) -> _Measured:
-    """Of a network whose indices take about `goal` bytes; `asked` is what may have to be asked for."""
+@dataclass(frozen=True)
+class _Made:
+    """A network whose indices take `size` bytes, those of what it was made of when asked for `asked`."""
+
+    network: Compressed
+    plain: Compressed
+    size: float
+    asked: float
+    roundings: Mapping[str, Rounding]
+
+
+def _of_size(seen: Reconstruction, goal: float, asked: float) -> _Made:
+    """A network of about so many bytes; `asked` is what may have to be asked for."""
     for _ in range(TRIES):
         roundings: dict[str, Rounding] = {}
-        made = seen(seen.grids.at(step_of(seen.grids, asked)), roundings)
-        size = entropy_bytes(made)
-        if not size or abs(size - goal) <= CLOSE * goal:
+        plain = seen.grids.at(step_of(seen.grids, asked))
+        made = seen(plain, roundings)
+        found = _Made(made, plain, entropy_bytes(made), asked, roundings)
+        if not found.size or abs(found.size - goal) <= CLOSE * goal:
             break
-        asked *= goal / size
-    divergence, found = costs(seen.grids.base, made.model, roundings, others, seen.grids.outputs)
+        asked *= goal / found.size
+    return found
+
+
+def _measured(seen: Reconstruction, goal: float, asked: float, others: Sequence[Tensor]) -> _Measured:
+    """Of a network of about `goal` bytes."""
+    made = _of_size(seen, goal, asked)
+    roundings = made.roundings
+    divergence, found = costs(seen.grids.base, made.network.model, roundings, others, seen.grids.outputs)
     weights = sum(rounding.error.numel() for rounding in roundings.values())
     fair = sum(cost.value for cost in found.values()) / max(1, weights)
-    at_goal = divergence + fair * math.log(256) * (size - goal)  # a step e times as wide takes 1 / log(2) bits off
+    at_goal = divergence + fair * math.log(256) * (made.size - goal)  # a step e times as wide takes 1 / log(2) bits off
     shares = {}
     for name, cost in found.items():
         wanted = fair * roundings[name].error.numel()
         if wanted > 0:
             shares[name] = Cost(cost.value / wanted, cost.error / wanted)
-    return _Measured(seen.grids, asked, at_goal, fair, shares, made.codebooks)
+    return _Measured(seen.grids, made.asked, at_goal, fair, shares, made.network.codebooks)

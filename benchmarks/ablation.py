@@ -95,9 +95,10 @@ def plan(
     trellis: bool = False,
     rotate: bool = False,
     grain: float = 0.0,
+    balance: bool = False,
 ) -> nn.Module:
     """plan=auto, then reconstruction with this damping, where there is one."""
-    found = _fitted(bits, job, damping and damping(bits, job), trellis, rotate, grain)
+    found = _fitted(bits, job, damping and damping(bits, job), trellis, rotate, grain, balance)
     job.save(path, *in_units(planned(bits, job, rotate), found.model, found.codebooks), "entropy")
     return archive.load(path)
 
@@ -117,7 +118,13 @@ def trained(bits: int, job: Job, path: Path) -> nn.Module:
 
 
 def _fitted(
-    bits: int, job: Job, damping: float | None, trellis: bool = False, rotate: bool = False, grain: float = 0.0
+    bits: int,
+    job: Job,
+    damping: float | None,
+    trellis: bool = False,
+    rotate: bool = False,
+    grain: float = 0.0,
+    balance: bool = False,
 ) -> Compressed:
     grids = planned(bits, job, rotate)
     batches = [] if damping is None else batches_of(crops(job), job.network.images, job.network.batch)
@@ -127,7 +134,7 @@ def _fitted(
         held = in_units(grids, compressed.model, compressed.codebooks)
         return archive.file_size(*held, storage="entropy", architecture=architecture)
 
-    return fit_size(grids, size, size_at(bits, job), batches, damping, trellis, grain)
+    return fit_size(grids, size, size_at(bits, job), batches, damping, trellis, grain, balance=balance)
 
 
 LAST = "codebook training"
@@ -141,6 +148,9 @@ STEPS: dict[str, Callable[[int], Point]] = {
     "trellis": lambda bits: partial(plan, bits, damping_at, trellis=True),
     "channels turned": lambda bits: partial(plan, bits, damping_at, trellis=True, rotate=True),
     "norms on grids": lambda bits: partial(plan, bits, damping_at, trellis=True, rotate=True, grain=GRAIN),
+    "steps balanced": lambda bits: partial(
+        plan, bits, damping_at, trellis=True, rotate=True, grain=GRAIN, balance=True
+    ),
     LAST: lambda bits: partial(trained, bits),
 }
 """In the order in which each builds on what is before it; the last in the trellis's place."""

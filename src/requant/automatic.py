@@ -45,6 +45,7 @@ def compress_to(
     damping: float | None = None,
     trellis: bool = True,
     rotate: bool = True,
+    balance: bool = True,
     recipe: Recipe | None = None,
     movement: Movement | None = None,
     outputs: str = "softmax",
@@ -73,6 +74,7 @@ def compress_to(
             trained, as training moves indices.
         rotate: channels turned to where their weights take fewer bits, where they may be
             (`requant.reconstruction.rotation`).
+        balance: steps once more by what each layer's rounding costs beside that of all others (`requant.balancing`).
         recipe: of training on all images after that (adam or adamw), worth most at few bits; what it moves away, with a
             warning, is left as it was. None: no training.
         movement: how fast codebooks move in it; their bits are held whatever it says.
@@ -107,7 +109,13 @@ def compress_to(
     batches = batches_of(images, reconstruct_on, batch_size)
     next_ones = at_places(images, range(reconstruct_on, reconstruct_on + dreams), batch_size)
     more = dreamed(model, next_ones, grids.outputs, seed)
-    settings: dict[str, Any] = {"batches": batches, "damping": damping, "grain": GRAIN, "dreams": more}
+    settings: dict[str, Any] = {
+        "batches": batches,
+        "damping": damping,
+        "grain": GRAIN,
+        "dreams": more,
+        "balance": balance,
+    }
     if recipe is None:
         settings |= {"trellis": trellis}
     if size is not None:

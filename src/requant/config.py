@@ -210,6 +210,9 @@ class PlanConfig:
     rotate: bool = True
     """auto: channels between which and their layers there are only sums (as in MobileNets and EfficientNets) turned to
     where their weights take fewer bits; the network computes what it did."""
+    balance: bool = True
+    """auto with reconstruction: steps once more by what each layer's rounding costs beside that of all others; a few
+    networks more on the way."""
     rules: list[Any] = field(default_factory=list)
     """Each {layers: "14-15", kind: weight, name: <regex>, centroids: 32, method: kmeans}, of which one of
     layers, kind, name at least; the first rule that matches a tensor decides. More a rule may say: granularity and

@@ -128,7 +128,8 @@ def _identity(settings: Config) -> dict[str, Any]:
     for group, later in _LATER.items():
         found[group] = {key: value for key, value in found[group].items() if later.get(key, ...) != value}
     if settings.plan.method != "auto":
-        del found["plan"]["rotate"]  # it says nothing to rules, and earlier versions did not have it
+        for key in ("rotate", "balance"):  # they say nothing to rules, and earlier versions did not have them
+            del found["plan"][key]
     return found
 
 

@@ -39,6 +39,7 @@ def fit_size(
     trellis: bool = False,
     grain: float = 0.0,
     dreams: Sequence[Tensor] = (),
+    balance: bool = True,
 ) -> Compressed:
     """The network rounded to grids so that its file is no larger than the target, and by 0.2 % smaller at most.
 
@@ -55,6 +56,7 @@ def fit_size(
         trellis: reconstruct on trellises, where layers have bits enough (`Grids.for_trellis`).
         grain: of what is not clustered, in reconstruction (`GRAIN`; 0 where training moves that freely).
         dreams: batches for the reconstruction beside those (`requant.reconstruction.dreams`).
+        balance: where it is reconstructed, take steps that are in balance (`requant.balancing`).
 
     Raises:
         UserError: for a size that cannot be had.
@@ -64,7 +66,7 @@ def fit_size(
     goal = target - slack / 2
     reconstructed = Reconstruction(grids, batches, damping, trellis, grain, dreams)
     asked: float = goal
-    if batches:
+    if batches and balance:
         grids, asked = balanced(reconstructed, goal)
         reconstructed = replace(reconstructed, grids=grids)
     step = step_of(grids, asked)
@@ -123,6 +125,7 @@ def fit_drop(
     grain: float = 0.0,
     finest: bool = False,
     dreams: Sequence[Tensor] = (),
+    balance: bool = True,
 ) -> Compressed:
     """The smallest network found whose outputs are not the original's by `most` at most, on the held-out images.
 
@@ -142,6 +145,7 @@ def fit_drop(
         grain: as for `fit_size`.
         finest: where even the finest grids differ by more, take those: what is done next may mend it.
         dreams: as for `fit_size`.
+        balance: as for `fit_size`.
 
     Raises:
         UserError: for no held-out images, and where the finest grids differ by more, but for `finest`.
@@ -176,11 +180,11 @@ def fit_drop(
                 "images that are more like the original's"
             )
         bits = (low + high) / 2
-    if not batches:
+    if not (batches and balance):
         return found
-    balance, asked = balanced(reconstructed, entropy_bytes(found))
-    reconstructed, high = replace(reconstructed, grids=balance), asked * 8 / values
-    low = max(LEAST_BITS, high - FEWER_BITS) if balance is not grids else high
+    better, asked = balanced(reconstructed, entropy_bytes(found))
+    reconstructed, high = replace(reconstructed, grids=better), asked * 8 / values
+    low = max(LEAST_BITS, high - FEWER_BITS) if better is not grids else high
     while high - low > CLOSE_BITS:
         bits = (low + high) / 2
         made, dropped, _ = tried(reconstructed, bits)

@@ -49,10 +49,11 @@ def test_a_folder_of_images_counts_by_what_it_holds(tmp_path: Path) -> None:
     assert settings_hash(here) == settings_hash(there)
 
 
-def test_turned_channels_move_the_hashes_of_plans_that_turn_them_alone() -> None:
-    assert settings_hash(settings("plan.rotate=false")) == settings_hash(settings())
+@pytest.mark.parametrize("key", ["rotate", "balance"])
+def test_what_plans_of_their_own_do_moves_their_hashes_alone(key: str) -> None:
+    assert settings_hash(settings(f"plan.{key}=false")) == settings_hash(settings())
     auto = ("plan=auto", "retrain=reconstruct")
-    assert settings_hash(settings(*auto, "plan.rotate=false")) != settings_hash(settings(*auto))
+    assert settings_hash(settings(*auto, f"plan.{key}=false")) != settings_hash(settings(*auto))
 
 
 def test_statistics_that_are_not_given_leave_hashes_as_they_were() -> None:

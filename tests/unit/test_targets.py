@@ -182,7 +182,7 @@ def test_only_a_reconstruction_may_have_to_meet_the_drop_later(
     retrain: list[str], missed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[bool] = []
-    monkeypatch.setattr(compressing, "fit_drop", lambda *_, finest, dreams: given.append(finest))
+    monkeypatch.setattr(compressing, "fit_drop", lambda *_, finest, **__: given.append(finest))
     monkeypatch.setattr(compressing, "_held_out", lambda _: [])
     configured = settings("plan=auto", "target.max_drop=0.01", *retrain)
     compressing._at_target(configured, example_grids())

@@ -175,6 +175,7 @@ def _at_target(
             grain,
             finest=follows,
             dreams=dreams,
+            balance=settings.plan.balance,
         )
 
     def size(compressed: Compressed) -> int:
@@ -186,7 +187,7 @@ def _at_target(
     target = assembly.target_bytes(settings, found.original_bytes)
     if settings.retrain.method == "codebook":
         target = round(TRAINED * target)
-    return fit_size(found, size, target, batches, damping, trellis, grain, dreams)
+    return fit_size(found, size, target, batches, damping, trellis, grain, dreams, settings.plan.balance)
 
 
 def _held_out(settings: Config) -> list[Tensor]:

@@ -134,6 +134,27 @@ def test_the_smallest_network_within_a_drop_is_found() -> None:
     assert sizes[1] < 0.9 * sizes[0]
 
 
+def test_within_a_drop_steps_are_balanced_and_bits_fall_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From grids with a layer far too wide: balanced, a smaller network is found that keeps to the drop as well."""
+    model = small()
+    with torch.no_grad():
+        model.fc.weight *= 30
+        model.fc.bias -= model(images(64, seed=3)).mean(0)
+    seen, held_out = [images(64, seed=10 + seed) for seed in range(4)], [images(200, seed=7)]
+    found = grids(model, seen[0][:1], list(seen[0].split(1)))
+    off = replace(found, widths={n: w * (6.0 if n == "grouped.weight" else 1.0) for n, w in found.widths.items()})
+    given: list[float] = []
+    inner = targets.balanced
+    monkeypatch.setattr(targets, "balanced", lambda whole, goal: given.append(goal) or inner(whole, goal))
+    before = fit_drop(off, 0.1, held_out, as_it_is, seen, 0.1, balance=False)
+    assert given == []
+    after = fit_drop(off, 0.1, held_out, as_it_is, seen, 0.1)
+    assert given == [pytest.approx(entropy_bytes(before))]
+    assert entropy_bytes(after) < 0.95 * entropy_bytes(before)
+    changed = (after.model(held_out[0]).argmax(1) != model(held_out[0]).argmax(1)).float()
+    assert float(changed.mean()) <= 0.1
+
+
 def test_no_drop_at_all_can_be_asked_for() -> None:
     model, held_out = small(), [images(8, seed=7)]
     with torch.no_grad():

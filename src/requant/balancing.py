@@ -4,7 +4,8 @@ What a layer's rounding does alone (`auto`) is not what it does beside that of o
 images that no weight was rounded to suit. So the network is reconstructed, each layer's cost is measured in it
 (`reconstruction.costs`), and steps become finer where a byte buys more than elsewhere, wider where less. At the best
 steps costs are in proportion to the bytes that a step e times as wide saves (Shoham and Gersho, "Efficient Bit
-Allocation for an Arbitrary Set of Quantizers", IEEE Trans. ASSP 1988).
+Allocation for an Arbitrary Set of Quantizers", IEEE Trans. ASSP 1988), so about to the number of weights: at few bits a
+wider step saves fewer, but makes fewer errors larger too.
 """
 
 from __future__ import annotations
@@ -89,8 +90,7 @@ class _Measured:
         grids: those it was made of.
         asked: the bytes they were asked for, to have about as many as wanted once it was reconstructed.
         divergence: of its outputs, as if it had just those.
-        fair: what rounding a weight costs on the mean.
-        costs: of each layer's rounding, by its weight's name, in parts of what it would be by `fair`.
+        costs: of each layer's rounding, by its weight's name, in parts of what as many weights cost on the mean.
         codebooks: its own.
 
     """
@@ -98,7 +98,6 @@ class _Measured:
     grids: Grids
     asked: float
     divergence: float
-    fair: float
     costs: Mapping[str, Cost]
     codebooks: Mapping[str, AnyCodebook]
 
@@ -194,4 +193,4 @@ def _measured(seen: Reconstruction, goal: float, asked: float, others: Sequence[
         wanted = fair * roundings[name].error.numel()
         if wanted > 0:
             shares[name] = Cost(cost.value / wanted, cost.error / wanted)
-    return _Measured(seen.grids, made.asked, at_goal, fair, shares, made.network.codebooks)
+    return _Measured(seen.grids, made.asked, at_goal, shares, made.network.codebooks)

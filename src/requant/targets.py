@@ -163,36 +163,33 @@ def fit_drop(
         console.print(f"  {bits:.2f} bits a weight: {said}", highlight=False)
         return made, dropped, said
 
-    low, bits, high = LEAST_BITS, FIRST_BITS, MOST_BITS
+    def narrowed(
+        reconstructed: Reconstruction, low: float, bits: float, high: float, found: Compressed | None
+    ) -> Compressed:
+        while found is None or high - low > CLOSE_BITS:
+            made, dropped, said = tried(reconstructed, bits)
+            if dropped <= most:
+                found, high = made, bits
+            else:
+                low = bits
+            if found is None and bits > MOST_BITS - CLOSE_BITS:
+                if finest:
+                    return made
+                raise UserError(
+                    f"target.max_drop={most}: at {MOST_BITS} bits a weight still {said}; set a greater one, or "
+                    "unlabeled images that are more like the original's"
+                )
+            bits = (low + high) / 2
+        return found
+
     reconstructed = Reconstruction(grids, batches, damping, trellis, grain, dreams)
-    found: Compressed | None = None
-    while found is None or high - low > CLOSE_BITS:
-        made, dropped, said = tried(reconstructed, bits)
-        if dropped <= most:
-            found, high = made, bits
-        else:
-            low = bits
-        if found is None and bits > MOST_BITS - CLOSE_BITS:
-            if finest:
-                return made
-            raise UserError(
-                f"target.max_drop={most}: at {MOST_BITS} bits a weight still {said}; set a greater one, or unlabeled "
-                "images that are more like the original's"
-            )
-        bits = (low + high) / 2
+    found = narrowed(reconstructed, LEAST_BITS, FIRST_BITS, MOST_BITS, None)
     if not (batches and balance):
         return found
     better, asked = balanced(reconstructed, entropy_bytes(found))
-    reconstructed, high = replace(reconstructed, grids=better), asked * 8 / values
+    high = asked * 8 / values
     low = max(LEAST_BITS, high - FEWER_BITS) if better is not grids else high
-    while high - low > CLOSE_BITS:
-        bits = (low + high) / 2
-        made, dropped, _ = tried(reconstructed, bits)
-        if dropped <= most:
-            found, high = made, bits
-        else:
-            low = bits
-    return found
+    return narrowed(replace(reconstructed, grids=better), low, (low + high) / 2, high, found)
 
 
 def _goals(kind: Outputs, model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
